@@ -1,0 +1,98 @@
+"""What can go wrong, as one short hierarchy.
+
+An error says two things that the rest of the code acts upon: whether it is transient (the same try
+may succeed later without anybody changing anything) and, where a tenant is concerned, its reason
+code from the contract. Both are decided once, in the adapter that met the foreign error, from
+status codes and exception types. Nobody else looks into an error's text.
+"""
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+
+class ConsumerError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One broken rule of a document or of the settings.
+
+    `field` is the path of the field (`containers[0].ports[1].protocol`; empty for the whole
+    document), `rule` says in words what was found and what would be right. Never holds an
+    environment value.
+    """
+
+    field: str
+    rule: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.field}: {self.rule}" if self.field else self.rule
+
+
+class InvalidMessage(ConsumerError):
+    """A delivery that can never become an intention; it is dead-lettered.
+
+    `reason` is `invalid_event`, `policy_denied` or `provider_not_supported`. `tenant_id` and
+    `event_id` are what could still be read of the message, so that the tenant can be told.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        faults: tuple[Fault, ...],
+        *,
+        tenant_id: str | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        super().__init__("; ".join(str(fault) for fault in faults))
+        self.reason = reason
+        self.faults = faults
+        self.tenant_id = tenant_id
+        self.event_id = event_id
+
+
+class EngineError(ConsumerError):
+    """The engine refused or failed a request about one tenant.
+
+    The message begins with the contract's phrase where there is one and keeps the engine's own
+    words.
+    """
+
+    def __init__(self, reason: str, message: str, *, is_transient: bool) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.is_transient = is_transient
+
+
+class EngineUnavailable(EngineError):
+    """The engine could not be asked, or its answer was lost: unknown, not negative."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("engine_unavailable", message, is_transient=True)
+
+
+class LedgerError(ConsumerError):
+    """The ledger did not commit (disk full, unreachable); nothing of the transaction holds."""
+
+
+class LedgerInUse(LedgerError):
+    """Another consumer owns this ledger."""
+
+
+class BrokerError(ConsumerError):
+    """The broker did not confirm; whether the message arrived is unknown."""
+
+
+class TopologyMismatch(BrokerError):
+    """A name exists on the broker with other arguments than ours: an operator has to act."""
+
+
+class SettingsError(ConsumerError):
+    """The settings do not fit; `faults` has one entry for each."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults

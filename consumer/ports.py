@@ -1,0 +1,236 @@
+"""The promises we need from outside: an engine, a ledger, a publisher.
+
+Each method says what holds after it returns, what it raises, and whether it may be repeated. All
+may be cancelled; a cancelled engine call that could change something is first seen through to its
+end (it has a deadline), so that no request is still on its way when the caller goes on. Fakes and
+real adapters are held to the same contract tests.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from consumer.messages import DeadLetter, Delivery
+from consumer.model import (
+    Container,
+    EngineEvent,
+    EngineFacts,
+    OutboxEntry,
+    Refusal,
+    Role,
+    Setback,
+    Sighting,
+    Status,
+    Tenant,
+    TenantEvent,
+    TenantId,
+    TenantSpec,
+    Verdict,
+)
+
+
+class Engine(Protocol):
+    """The container runtime. Sees and touches only containers that carry our labels and instance.
+
+    Every method raises EngineUnavailable when the engine cannot be asked or its answer is lost, and
+    EngineError (with a contract reason) when it refuses. "Already so" is success.
+    """
+
+    async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
+        """Return every container of the tenant, found by label, inspected, oldest first."""
+        ...
+
+    async def survey(self) -> tuple[Sighting, ...]:
+        """Return one line for each of our containers, of all tenants, in one request."""
+        ...
+
+    async def prepare(self, tenant_id: TenantId, spec: TenantSpec) -> None:
+        """Bring in what a container of this spec needs: its image and its network.
+
+        May take as long as a pull; cancelling it stops waiting at once. Safe to repeat.
+        Raises EngineError image_not_found, image_pull_denied, image_pull_failed, network_failed.
+        """
+        ...
+
+    async def create(
+        self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
+    ) -> Container:
+        """Return a new container, created and not started, under the role's name.
+
+        After an unclear answer it looks by label before it gives up or tries again, so repeating it
+        never makes a second one of the same role. Raises EngineError create_failed, name_conflict,
+        image_not_found (the image vanished), insufficient_resources.
+        """
+        ...
+
+    async def start(self, container: Container) -> Container:
+        """Return the container, running (a paused one is unpaused); fresh from inspect.
+
+        Raises EngineError start_failed, port_conflict, network_failed, insufficient_resources; the
+        container then is still there, for the caller to remove.
+        """
+        ...
+
+    async def stop(self, container: Container, *, grace_seconds: int) -> Container:
+        """Return the container, stopped; killed when it outlives the grace period.
+
+        Raises EngineError stop_failed when it runs even so.
+        """
+        ...
+
+    async def remove(self, container: Container) -> None:
+        """Remove the container with its anonymous volumes, killing it if it runs.
+
+        Raises EngineError stop_failed when it is still there after the deadline.
+        """
+        ...
+
+    async def rename(self, container: Container, role: Role) -> Container:
+        """Return the container under the role's name. Raises EngineError name_conflict."""
+        ...
+
+    async def adjust(self, container: Container, spec: TenantSpec) -> Container:
+        """Return the container with the spec's CPU, memory and restart policy, changed in place."""
+        ...
+
+    async def facts(self) -> EngineFacts:
+        """Return what the engine says of itself; the way to ask whether it is there."""
+        ...
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
+        """Open the stream of engine events about our containers.
+
+        On entering, the subscription stands: nothing that happens afterwards is missed. The
+        iterator ends, or raises EngineUnavailable, when the connection is lost; the caller opens a
+        new one and lists everything anew.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassResult:
+    """What one pass leaves behind, to be committed in one transaction.
+
+    `statuses` are told in this order (their sequence numbers are given by the ledger). `answered`
+    says that they answer the tenant's recorded event. `applied` is set when the pass reached what
+    was wanted.
+    """
+
+    tenant_id: TenantId
+    revision: int
+    statuses: tuple[Status, ...] = ()
+    answered: bool = False
+    setback: Setback | None = None
+    applied: TenantSpec | None = None
+    restarts: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What recording one event came to, and whether it changed what is wanted of the tenant."""
+
+    verdict: Verdict
+    tenant_id: TenantId
+    changes_intention: bool = False
+
+
+class Ledger(Protocol):
+    """The durable store of desired state, last status and outbox. One transaction for each call.
+
+    Every method raises LedgerError when it could not be done; then nothing of it holds, and it may
+    be repeated.
+    """
+
+    async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
+        """Commit what a batch of events, in this order, means for the desired states.
+
+        Returns one entry for each event. For a Refusal the tenant's `failed` status event is
+        committed, followed by its former status told again where it had one, so that the last word
+        is the truth.
+        """
+        ...
+
+    async def adopt(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
+        """Record tenants we know only by their containers; those already known are left alone."""
+        ...
+
+    async def read(self, tenant_id: TenantId) -> Tenant | None:
+        """Return what is known of the tenant."""
+        ...
+
+    async def commit(self, result: PassResult) -> tuple[Status, ...]:
+        """Commit a pass: number its statuses, put them in the outbox, remember how it went.
+
+        Returns the statuses with their sequence numbers. Where a newer event was recorded
+        meanwhile, the statuses are told all the same, but setback and answered revision of the
+        newer one stay.
+        """
+        ...
+
+    async def unsent(self, *, limit: int) -> list[OutboxEntry]:
+        """Return the oldest outbox entries not yet confirmed, in order of commit."""
+        ...
+
+    async def mark_sent(self, entry_ids: Collection[int], *, at: datetime) -> None:
+        """Remember that the broker confirmed these entries."""
+        ...
+
+    async def outbox_depth(self) -> tuple[int, datetime | None]:
+        """Return how many entries are unsent and when the oldest of them was committed."""
+        ...
+
+    async def page(self, *, after: str, limit: int, state: str | None) -> list[Tenant]:
+        """Return tenants in order of id, after the given one; `state` may also be `pending`."""
+        ...
+
+    async def list_for_resync(self) -> list[Tenant]:
+        """Return every tenant that is wanted, unanswered or has a container on record."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return the number of tenants by state: running, stopped, failed, pending."""
+        ...
+
+    async def sweep(self, *, before: datetime) -> int:
+        """Forget event ids, sent status events and tombstones older than this; count them."""
+        ...
+
+    async def probe(self) -> None:
+        """Raise LedgerError unless the ledger can be written."""
+        ...
+
+
+class Publisher(Protocol):
+    """The way out to the broker. Every method returns only after the broker's confirm.
+
+    Raises BrokerError otherwise; whether the message arrived is then unknown, and it may be
+    repeated.
+    """
+
+    async def publish_status(self, entry: OutboxEntry) -> None:
+        """Publish a status event."""
+        ...
+
+    async def publish_dead_letter(self, letter: DeadLetter) -> None:
+        """Publish to the dead-letter exchange; a message that no queue takes is an error."""
+        ...
+
+
+class Deliveries(Protocol):
+    """The way in from the broker."""
+
+    async def next_batch(self, *, limit: int) -> list[Delivery]:
+        """Wait for at least one delivery and return those that have arrived, oldest first.
+
+        All of one batch belong to one session. Survives reconnects.
+        """
+        ...
+
+    async def ack_through(self, delivery: Delivery) -> None:
+        """Acknowledge this delivery and every earlier one of its session.
+
+        A lost session is no error: the broker will deliver them again.
+        """
+        ...

@@ -1,0 +1,92 @@
+"""Valid values for tests: everything has a default, one keyword makes one difference."""
+
+from datetime import UTC, datetime
+
+from consumer.model import (
+    Container,
+    ContainerId,
+    ContainerStatus,
+    Desired,
+    EventId,
+    EventKind,
+    Reason,
+    Resources,
+    Role,
+    State,
+    Status,
+    Tenant,
+    TenantEvent,
+    TenantId,
+    TenantSpec,
+)
+
+TENANT_ID = TenantId("acme-corp")
+MOMENT = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def make_spec(**changes: object) -> TenantSpec:
+    """Return a spec of a small web server."""
+    fields: dict[str, object] = {
+        "provider_type": "docker",
+        "image": "nginx:alpine",
+        "resources": Resources(cpu=500, memory=256),
+        "log_options": (("max-file", "3"), ("max-size", "10m")),
+    }
+    return TenantSpec(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_event(kind: EventKind = EventKind.CREATED, **changes: object) -> TenantEvent:
+    """Return a tenant event; created and updated carry a spec."""
+    fields: dict[str, object] = {
+        "tenant_id": TENANT_ID,
+        "received_at": MOMENT,
+        "event_id": EventId("event-1"),
+        "spec": make_spec() if kind in (EventKind.CREATED, EventKind.UPDATED) else None,
+    }
+    return TenantEvent(kind=kind, **(fields | changes))  # type: ignore[arg-type]  # at run time
+
+
+def make_container(**changes: object) -> Container:
+    """Return a container that runs the spec of `make_spec`."""
+    fields: dict[str, object] = {
+        "container_id": ContainerId("c" * 64),
+        "name": "landlord-tenant-acme-corp",
+        "tenant_id": TENANT_ID,
+        "role": Role.CURRENT,
+        "fingerprint": make_spec().fingerprint,
+        "image": "nginx:alpine",
+        "image_id": "sha256:" + "a" * 64,
+        "status": ContainerStatus.RUNNING,
+        "created_at": MOMENT,
+        "started_at": MOMENT,
+        "resources": Resources(cpu=500, memory=256),
+    }
+    return Container(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_tenant(**changes: object) -> Tenant:
+    """Return a tenant that is wanted running and whose event waits for its answer."""
+    fields: dict[str, object] = {
+        "tenant_id": TENANT_ID,
+        "desired": Desired.RUNNING,
+        "kind": EventKind.CREATED,
+        "revision": 1,
+        "received_at": MOMENT,
+        "spec": make_spec(),
+        "fingerprint": make_spec().fingerprint,
+        "event_id": EventId("event-1"),
+    }
+    return Tenant(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_status(**changes: object) -> Status:
+    """Return a status that says the tenant runs."""
+    fields: dict[str, object] = {
+        "tenant_id": TENANT_ID,
+        "state": State.RUNNING,
+        "reason": Reason.STARTED,
+        "message": "container started in 0.31 s",
+        "occurred_at": MOMENT,
+        "provider_type": "docker",
+    }
+    return Status(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
