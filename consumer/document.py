@@ -1,0 +1,671 @@
+"""The tenant document: what a service may say about a tenant's container, checked field by field.
+
+Refuses before the engine would, and with every fault at once; an unknown field is a fault, so that
+a typo is never silently ignored. What an operator allows is not asked here: that is `policy`.
+Values come parsed from JSON or YAML by `messages`; YAML's unquoted scalars arrive as `Plain` text
+and become numbers or booleans only where the field is one.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from consumer.errors import Fault
+from consumer.image_reference import parse_image
+from consumer.model import (
+    TENANT_ID_RULE,
+    HealthCheck,
+    PortMapping,
+    Resources,
+    RestartPolicy,
+    TenantSpec,
+    Transport,
+    Ulimit,
+    as_pairs,
+    as_tenant_id,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecDefaults:
+    """What lies under every document: the operator's settings.
+
+    `cpu` in millicores and `memory` in megabytes go to tenants that set none; `provider_config`
+    lies under each tenant's own (maps merge, lists replace).
+    """
+
+    provider_type: str = "docker"
+    providers: frozenset[str] = frozenset({"docker"})
+    cpu: int = 1000
+    memory: int = 512
+    label_prefix: str = "landlord"
+    provider_config: Mapping[str, object] = field(default_factory=dict)
+    max_body_bytes: int = 262_144
+
+
+class Plain(str):
+    """An unquoted YAML scalar: text as written, whose type the field decides."""
+
+    __slots__ = ()
+
+
+class Number(float):
+    """A JSON number with a fraction or exponent, which remembers how it was written."""
+
+    __slots__ = ("text",)
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+
+# --- scalars ----------------------------------------------------------------------------------
+
+_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS: Final = {"true": True, "True": True, "false": False, "False": False}
+_INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_DECIMAL: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+
+
+def _as_integer(value: object) -> object:
+    if isinstance(value, Plain) and _INTEGER.fullmatch(value):
+        return int(value)
+    return value
+
+
+def _as_number(value: object) -> object:
+    if isinstance(value, Plain) and _DECIMAL.fullmatch(value):
+        return float(value)
+    if isinstance(value, float):
+        return float(value)
+    return value
+
+
+def _as_boolean(value: object) -> object:
+    return _BOOLEANS.get(value, value) if isinstance(value, Plain) else value
+
+
+def _as_text(value: object) -> object:
+    """Take text as written; refuse what would break in a C string."""
+    if isinstance(value, Plain) and value in _NULLS:
+        return None
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("must not contain a NUL character")
+        return str(value)
+    return value
+
+
+def _as_rendered(value: object) -> object:
+    """Write numbers and booleans as JSON writes them."""
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return _as_text(value)
+
+
+def _absent_if_null(value: object) -> object:
+    return None if isinstance(value, Plain) and value in _NULLS else value
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(rule)
+        return value
+
+    return AfterValidator(check)
+
+
+Integer = Annotated[int, BeforeValidator(_as_integer)]
+Decimal = Annotated[float, BeforeValidator(_as_number)]
+Boolean = Annotated[bool, BeforeValidator(_as_boolean)]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Rendered = Annotated[str, BeforeValidator(_as_rendered)]
+Nullable = BeforeValidator(_absent_if_null)
+Filled = Annotated[Text, AfterValidator(_not_empty)]
+
+_NAME_RULE: Final = TENANT_ID_RULE
+Name = Annotated[Text, _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", f"has to be {_NAME_RULE}")]
+AbsolutePath = Annotated[Text, _matching(r"/[^\x00-\x1f]*", "has to be an absolute path")]
+
+
+def _unique(values: Sequence[str]) -> Sequence[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    return values
+
+
+# --- parts of the document --------------------------------------------------------------------
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class PortDocument(_Part):
+    """A port; without `host_port`, or with 0, it is exposed and not published."""
+
+    container_port: Annotated[Integer, Field(ge=1, le=65535)]
+    host_port: Annotated[Integer, Field(ge=0, le=65535)] = 0
+    protocol: Annotated[Literal["tcp", "udp", "sctp"], BeforeValidator(_lower)] = "tcp"
+    name: Annotated[Filled | None, Nullable] = None
+
+    def mapping(self) -> PortMapping:
+        """Return the port as a value of the model."""
+        return PortMapping(self.container_port, self.host_port, Transport(self.protocol), self.name)
+
+
+def _ports_differ(ports: list[PortDocument]) -> list[PortDocument]:
+    published = [f"{port.host_port}/{port.protocol}" for port in ports if port.host_port]
+    _unique(published)
+    _unique([port.name for port in ports if port.name is not None])
+    return ports
+
+
+class HealthCheckDocument(_Part):
+    """A health check by a command run in the container."""
+
+    test: Filled | list[Text] | None = None
+    command: Filled | list[Text] | None = None
+    type: Text = "exec"
+    disable: Boolean = False
+    interval_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
+    timeout_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
+    start_period_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
+    retries: Annotated[Integer | None, Field(ge=0, le=1000)] = None
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        if self.type in ("http", "tcp"):
+            raise ValueError(
+                f"type {self.type} is not supported: the engine runs a command in the container"
+            )
+        if self.type != "exec":
+            raise ValueError("type has to be exec")
+        if self.test is not None and self.command is not None:
+            raise ValueError("test and command are two words for one thing; give one")
+        if not self.disable and not (self.test or self.command):
+            raise ValueError("needs test, or disable: true")
+        for seconds in (self.interval_seconds, self.timeout_seconds, self.start_period_seconds):
+            if seconds is not None and 0 < seconds < 0.001:
+                raise ValueError("durations have to be 0 or at least 0.001 seconds")
+        return self
+
+    def check(self) -> HealthCheck:
+        """Return the health check as a value of the model."""
+        return HealthCheck(
+            test=self._engine_form(),
+            interval_seconds=self.interval_seconds,
+            timeout_seconds=self.timeout_seconds,
+            start_period_seconds=self.start_period_seconds,
+            retries=self.retries,
+        )
+
+    def _engine_form(self) -> tuple[str, ...]:
+        test = self.test or self.command or []
+        if self.disable:
+            return ("NONE",)
+        if isinstance(test, str):
+            return ("CMD-SHELL", test)
+        # The engine silently ignores a test whose first word is not one of these.
+        if test[0] in ("CMD", "CMD-SHELL", "NONE"):
+            return tuple(test)
+        return ("CMD", *test)
+
+
+def _env_names(env: dict[str, str]) -> dict[str, str]:
+    for name in env:
+        if not name or "=" in name or "\0" in name:
+            raise ValueError("names must not be empty nor contain = or NUL")
+    return env
+
+
+def _reference(value: str) -> str:
+    parse_image(value)
+    return value
+
+
+class ContainerDocument(_Part):
+    """The container."""
+
+    name: Name = "app"
+    image: Annotated[Filled, AfterValidator(_reference)]
+    command: Annotated[list[Text] | None, Nullable] = None
+    args: Annotated[list[Text] | None, Nullable] = None
+    env: Annotated[Annotated[dict[Text, Rendered], AfterValidator(_env_names)] | None, Nullable] = (
+        None
+    )
+    ports: Annotated[
+        Annotated[list[PortDocument], AfterValidator(_ports_differ)] | None, Nullable
+    ] = None
+    healthcheck: HealthCheckDocument | None = None
+    health_check: HealthCheckDocument | None = None
+    secrets: Annotated[Annotated[list[Name], AfterValidator(_unique)] | None, Nullable] = None
+
+    @model_validator(mode="after")
+    def _has_one_health_check(self) -> Self:
+        if self.healthcheck is not None and self.health_check is not None:
+            raise ValueError("healthcheck and health_check are two words for one thing; give one")
+        return self
+
+
+class ResourcesDocument(_Part):
+    """Hard limits; the operator's defaults where they are left out."""
+
+    cpu: Annotated[Integer | None, Field(ge=10, le=1_000_000)] = None
+    memory: Annotated[Integer | None, Field(ge=6, le=16_777_216)] = None
+
+
+class UlimitDocument(_Part):
+    """A pair of limits; -1 means unlimited."""
+
+    soft: Annotated[Integer, Field(ge=-1)]
+    hard: Annotated[Integer, Field(ge=-1)]
+
+
+_RESTART: Final = re.compile(r"(no|always|unless-stopped|on-failure)(?::([0-9]{1,6}))?")
+
+
+def _restart_policy(value: str) -> str:
+    found = _RESTART.fullmatch(value)
+    if not found or (found[2] is not None and found[1] != "on-failure"):
+        raise ValueError("has to be no, always, unless-stopped, on-failure or on-failure:N")
+    return value
+
+
+_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_VOLUME_MODES: Final = frozenset(
+    ("ro", "rw", "z", "Z", "nocopy", "private", "rprivate", "shared", "rshared", "slave", "rslave")
+)
+
+
+def _volume(value: str) -> str:
+    parts = value.split(":")
+    if len(parts) not in (2, 3):
+        raise ValueError("has to be src:dst or src:dst:mode")
+    source, target = parts[0], parts[1]
+    if not source.startswith("/") and not _VOLUME_NAME.fullmatch(source):
+        raise ValueError("the source has to be an absolute path or a volume name")
+    if not target.startswith("/") or target.strip("/") == "":
+        raise ValueError("the target has to be an absolute path other than /")
+    modes = parts[2].split(",") if len(parts) == 3 else []
+    unknown = [mode for mode in modes if mode not in _VOLUME_MODES]
+    if unknown:
+        raise ValueError(f"unknown mode {unknown[0]!r}")
+    return value
+
+
+def _targets_differ(volumes: list[str]) -> list[str]:
+    _unique([volume.split(":")[1].rstrip("/") for volume in volumes])
+    return volumes
+
+
+def _capability(value: object) -> object:
+    return value.upper().removeprefix("CAP_") if isinstance(value, str) else value
+
+
+def _extra_host(value: str) -> str:
+    host, colon, address = value.partition(":")
+    if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", host):
+        raise ValueError("has to be host:ip")
+    if address != "host-gateway":
+        ipaddress.ip_address(address.strip("[]"))
+    return value
+
+
+def _ip_address(value: str) -> str:
+    ipaddress.ip_address(value)
+    return value
+
+
+_Capability = Annotated[
+    Text, BeforeValidator(_capability), _matching(r"[A-Z][A-Z_]*", "has to be a capability")
+]
+_UlimitName = Annotated[Text, _matching(r"[a-z]{2,12}", "has to be the name of a limit")]
+_Strings = Annotated[list[Filled] | None, Nullable]
+
+
+class ProviderConfigDocument(_Part):
+    """What only the Docker provider knows; see the contract for each key."""
+
+    restart_policy: Annotated[Text, AfterValidator(_restart_policy)] = "unless-stopped"
+    log_driver: Annotated[
+        Text, _matching(r"[a-z][a-z0-9_./:-]{0,127}", "has to be the name of a log driver")
+    ] = "json-file"
+    log_options: Annotated[dict[Filled, Rendered] | None, Nullable] = None
+    pull_policy: Annotated[
+        Literal["if_not_present", "always", "never"], BeforeValidator(_as_text)
+    ] = "if_not_present"
+    volumes: Annotated[
+        Annotated[list[Annotated[Text, AfterValidator(_volume)]], AfterValidator(_targets_differ)]
+        | None,
+        Nullable,
+    ] = None
+    tmpfs: Annotated[dict[AbsolutePath, Text] | None, Nullable] = None
+    network_mode: Annotated[
+        Annotated[Text, _matching(r"(container:)?[A-Za-z0-9][A-Za-z0-9_.-]*", "no such mode")]
+        | None,
+        Nullable,
+    ] = None
+    labels: Annotated[dict[Text, Text] | None, Nullable] = None
+    user: Annotated[
+        Annotated[
+            Text, _matching(r"[A-Za-z0-9_.$-]+(:[A-Za-z0-9_.$-]+)?", "has to be user[:group]")
+        ]
+        | None,
+        Nullable,
+    ] = None
+    working_dir: Annotated[AbsolutePath | None, Nullable] = None
+    hostname: Annotated[
+        Annotated[
+            Text,
+            _matching(r"(?=.{1,63}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "no host name"),
+        ]
+        | None,
+        Nullable,
+    ] = None
+    read_only: Boolean = False
+    init: Boolean = False
+    stop_signal: Annotated[
+        Annotated[Text, _matching(r"(SIG)?[A-Z][A-Z0-9+-]{1,12}|[1-9][0-9]?", "no signal")] | None,
+        BeforeValidator(_as_rendered),
+    ] = None
+    stop_grace_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 10
+    shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576)] = None
+    pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304)] = None
+    ulimits: Annotated[dict[_UlimitName, UlimitDocument] | None, Nullable] = None
+    cap_add: Annotated[list[_Capability] | None, Nullable] = None
+    cap_drop: Annotated[list[_Capability] | None, Nullable] = None
+    security_opt: _Strings = None
+    privileged: Boolean = False
+    runtime: Annotated[Filled | None, Nullable] = None
+    extra_hosts: Annotated[list[Annotated[Text, AfterValidator(_extra_host)]] | None, Nullable] = (
+        None
+    )
+    dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Nullable] = None
+
+
+def _label_keys(labels: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    defaults = info.context
+    reserved = f"{defaults.label_prefix}." if isinstance(defaults, SpecDefaults) else None
+    for key in labels:
+        if not key or len(key) > 128 or any(ord(character) < 32 for character in key):
+            raise ValueError("keys have to be 1 to 128 characters without control characters")
+        if reserved is not None and key.startswith(reserved):
+            raise ValueError(f"keys under {reserved} are reserved")
+    return labels
+
+
+def _tenant_id(value: str) -> str:
+    try:
+        return as_tenant_id(value)
+    except ValueError as error:
+        raise ValueError(f"has to be {error}") from None
+
+
+class _Subject(_Part):
+    tenant_id: Annotated[Text, AfterValidator(_tenant_id)]
+    generation: Annotated[Integer | None, Field(ge=1, le=2**63 - 1)] = None
+
+
+class SubjectDocument(_Subject):
+    """The body of deleted, suspended and resumed; a full document is taken too."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class TenantDocument(_Subject):
+    """The body of created and updated: the tenant's desired state."""
+
+    provider_type: Annotated[Filled | None, Nullable] = None
+    containers: list[ContainerDocument]
+    resources: ResourcesDocument | None = None
+    labels: Annotated[Annotated[dict[Text, Text], AfterValidator(_label_keys)] | None, Nullable] = (
+        None
+    )
+    provider_config: ProviderConfigDocument = ProviderConfigDocument()
+
+
+# --- reading a document -----------------------------------------------------------------------
+
+_ALWAYS_SENT: Final = ("networking", "annotations", "secrets")
+_UNTOLD: Final = frozenset({"env", "log_options", "secrets", "command", "args", "test"})
+"""Fields whose values never appear in a fault: they may hold what only the tenant may know."""
+
+
+class DocumentError(ValueError):
+    """A document breaks rules; `faults` has one entry for each."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(str(fault) for fault in self.faults))
+
+
+def read_subject(raw: Mapping[str, object]) -> SubjectDocument:
+    """Return tenant id and generation. Raises DocumentError."""
+    try:
+        return SubjectDocument.model_validate(raw)
+    except ValidationError as error:
+        raise DocumentError(_faults(error)) from None
+
+
+def read_document(raw: Mapping[str, object], defaults: SpecDefaults) -> TenantDocument:
+    """Return the document, operator's defaults laid under it. Raises DocumentError."""
+    pruned, faults = _prune(raw)
+    faults += _count_fault(pruned.get("containers"))
+    faults += _network_fault(pruned)
+    merged = _with_defaults(pruned, defaults.provider_config)
+    try:
+        document = TenantDocument.model_validate(merged, context=defaults)
+    except ValidationError as error:
+        raise DocumentError((*faults, *_faults(error))) from None
+    if faults:
+        raise DocumentError(faults)
+    return document
+
+
+def to_spec(document: TenantDocument, defaults: SpecDefaults) -> TenantSpec:
+    """Return what the document asks for, as a value of the model."""
+    container = document.containers[0]
+    config = document.provider_config
+    resources = document.resources or ResourcesDocument()
+    health = container.healthcheck or container.health_check
+    name, _, retries = config.restart_policy.partition(":")
+    labels = {**(config.labels or {}), **(document.labels or {})}
+    ulimits = (config.ulimits or {}).items()
+    return TenantSpec(
+        provider_type=document.provider_type or defaults.provider_type,
+        image=container.image,
+        resources=Resources(resources.cpu or defaults.cpu, resources.memory or defaults.memory),
+        container_name=container.name,
+        command=tuple(container.command or ()),
+        args=tuple(container.args or ()),
+        env=as_pairs(container.env or {}),
+        ports=tuple(sorted((port.mapping() for port in container.ports or ()), key=_port_order)),
+        healthcheck=health.check() if health is not None else None,
+        secrets=tuple(sorted(container.secrets or ())),
+        labels=as_pairs(labels),
+        restart_policy=RestartPolicy(name, int(retries or 0)),
+        log_driver=config.log_driver,
+        log_options=as_pairs(_log_options(config)),
+        pull_policy=config.pull_policy,
+        volumes=tuple(config.volumes or ()),
+        tmpfs=as_pairs(config.tmpfs or {}),
+        network_mode=config.network_mode,
+        user=config.user,
+        working_dir=config.working_dir,
+        hostname=config.hostname,
+        read_only=config.read_only,
+        init=config.init,
+        stop_signal=config.stop_signal,
+        stop_grace_seconds=config.stop_grace_seconds,
+        shm_size_mb=config.shm_size_mb,
+        pids_limit=config.pids_limit,
+        ulimits=tuple(sorted((Ulimit(n, u.soft, u.hard) for n, u in ulimits), key=_ulimit_order)),
+        cap_add=tuple(sorted(set(config.cap_add or ()))),
+        cap_drop=tuple(sorted(set(config.cap_drop or ()))),
+        security_opt=tuple(config.security_opt or ()),
+        privileged=config.privileged,
+        runtime=config.runtime,
+        extra_hosts=tuple(config.extra_hosts or ()),
+        dns=tuple(config.dns or ()),
+    )
+
+
+def _port_order(port: PortMapping) -> tuple[int, str, int]:
+    return (port.container_port, port.protocol.value, port.host_port)
+
+
+def _ulimit_order(ulimit: Ulimit) -> str:
+    return ulimit.name
+
+
+def _log_options(config: ProviderConfigDocument) -> dict[str, str]:
+    given = config.log_options or {}
+    if config.log_driver not in ("json-file", "local"):
+        return given
+    return {"max-size": "10m", "max-file": "3"} | given
+
+
+def _prune(raw: Mapping[str, object]) -> tuple[dict[str, object], list[Fault]]:
+    """Take away the fields that serialisers of the original always send empty."""
+    pruned = dict(raw)
+    faults = [_drop(pruned, name, name) for name in _ALWAYS_SENT]
+    resources = pruned.get("resources")
+    if isinstance(resources, Mapping):
+        pruned["resources"] = inner = dict(resources)
+        faults.append(_drop(inner, "storage", "resources.storage"))
+    containers = pruned.get("containers")
+    if isinstance(containers, list):
+        pruned["containers"] = containers = [
+            dict(member) if isinstance(member, Mapping) else member for member in containers
+        ]
+        for place, member in enumerate(containers):
+            if isinstance(member, dict):
+                faults.append(_drop(member, "resources", f"containers[{place}].resources"))
+    return pruned, [fault for fault in faults if fault is not None]
+
+
+def _drop(content: dict[str, object], name: str, path: str) -> Fault | None:
+    if name not in content or _is_empty(content[name]):
+        content.pop(name, None)
+        return None
+    del content[name]
+    return Fault(path, "is not supported here and has to be left out or empty")
+
+
+def _is_empty(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_empty(member) for member in value.values())
+    if isinstance(value, Plain):
+        return value in _NULLS or value in ("0", "false", "False")
+    return not value
+
+
+def _count_fault(containers: object) -> list[Fault]:
+    if isinstance(containers, list) and len(containers) != 1:
+        rule = f"docker provider requires exactly 1 container, got {len(containers)}"
+        return [Fault("containers", rule)]
+    return []
+
+
+def _network_fault(raw: Mapping[str, object]) -> list[Fault]:
+    config, containers = raw.get("provider_config"), raw.get("containers")
+    mode = config.get("network_mode") if isinstance(config, Mapping) else None
+    if not isinstance(mode, str) or not isinstance(containers, list):
+        return []
+    is_bare = mode in ("host", "none") or mode.startswith("container:")
+    if not is_bare or not any(_publishes(member) for member in containers):
+        return []
+    rule = f"{mode} has no ports of its own; leave out host_port or choose another mode"
+    return [Fault("provider_config.network_mode", rule)]
+
+
+def _publishes(container: object) -> bool:
+    ports = container.get("ports") if isinstance(container, Mapping) else None
+    if not isinstance(ports, list):
+        return False
+    return any(
+        isinstance(port, Mapping) and port.get("host_port") not in (None, 0, "0") for port in ports
+    )
+
+
+def _with_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    config = raw.get("provider_config")
+    if config is None or (isinstance(config, Plain) and config in _NULLS):
+        return raw | {"provider_config": dict(defaults)}
+    if not isinstance(config, Mapping) or not defaults:
+        return raw
+    merged = dict(defaults)
+    for key, value in config.items():
+        under = merged.get(key)
+        both_maps = isinstance(under, Mapping) and isinstance(value, Mapping)
+        merged[key] = {**under, **value} if both_maps else value  # type: ignore[dict-item]  # maps
+    return raw | {"provider_config": merged}
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    faults: dict[str, Fault] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        path = _path(detail["loc"])
+        fault = Fault(path, _rule(detail["type"], detail["msg"], detail["loc"], detail["input"]))
+        # A union reports each branch; the first says enough.
+        faults.setdefault(path, fault)
+    return list(faults.values())
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part == "str" or "[" in part or "(" in part:
+            continue  # the name of a type, which pydantic adds for the branches of a union
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+def _rule(kind: str, message: str, location: tuple[int | str, ...], value: object) -> str:
+    if kind == "extra_forbidden":
+        return "unknown field"
+    if kind == "missing":
+        return "is required"
+    rule = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    rule = rule if rule == message or kind == "value_error" else f"has to be {rule}"
+    is_untold = any(part in _UNTOLD for part in location)
+    if is_untold or not isinstance(value, str | int | float):
+        return rule
+    return f"{rule}, got {str(value)[:80]!r}" if isinstance(value, str) else f"{rule}, got {value}"

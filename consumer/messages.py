@@ -1,0 +1,589 @@
+"""Wire contracts: decode a tenant event, encode a status event.
+
+Everything that crosses the broker or is kept as JSON in the ledger gets its shape here and nowhere
+else. Decoding reports every fault of a document at once and never lets an unknown field pass.
+Nothing here waits or reads a clock. Before it comes the broker adapter, after it `policy` and
+intake.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import jsonc
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from typing_extensions import override
+
+from consumer.document import (
+    DocumentError,
+    Number,
+    Plain,
+    SpecDefaults,
+    TenantDocument,
+    read_document,
+    read_subject,
+    to_spec,
+)
+from consumer.errors import Fault, InvalidMessage
+from consumer.model import (
+    BoundPort,
+    ContainerId,
+    ContainerReport,
+    Document,
+    EventId,
+    EventKind,
+    Health,
+    OutboxEntry,
+    Reason,
+    State,
+    Status,
+    TenantEvent,
+    TenantId,
+    TenantSpec,
+    Transport,
+    as_document,
+    as_tenant_id,
+)
+
+STRUCTURED: Final = "application/cloudevents+json"
+_YAML_TYPES: Final = frozenset(
+    ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+)
+_LONGEST_MESSAGE: Final = 2048
+_LONGEST_ID: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One inbound message together with the right to settle it once.
+
+    `session` numbers the broker connection it came by: it can be settled only while that one lives.
+    `headers` are the AMQP headers with byte strings decoded; `properties` are all other AMQP
+    properties that are set, by their AMQP names, kept so that a dead letter can carry them
+    unchanged.
+    """
+
+    body: bytes
+    tag: int
+    session: int
+    received_at: datetime
+    routing_key: str
+    exchange: str = ""
+    redelivered: bool = False
+    headers: Mapping[str, object]
+    properties: Mapping[str, object]
+    content_type: str | None = None
+    message_id: str | None = None
+    event_type: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A delivery bound for the dead-letter exchange: unchanged but for new headers."""
+
+    delivery: Delivery
+    headers: Mapping[str, str]
+
+
+# --- the envelope -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """What a delivery says of itself, and its document, parsed."""
+
+    event_type: str
+    event_id: str | None
+    document: object
+
+
+def event_type(delivery: Delivery) -> str:
+    """Return the event type as far as the envelope alone tells it (not that of structured mode)."""
+    return _cloud_attribute(delivery, "type") or delivery.event_type or delivery.routing_key
+
+
+def tracing(delivery: Delivery) -> tuple[str | None, str | None]:
+    """Return correlation id and traceparent, to be carried over to the status events."""
+    traceparent = delivery.headers.get("traceparent") or _cloud_attribute(delivery, "traceparent")
+    return delivery.correlation_id, traceparent if isinstance(traceparent, str) else None
+
+
+def _cloud_attribute(delivery: Delivery, name: str) -> str | None:
+    for prefix in ("cloudEvents:", "cloudEvents_"):
+        value = delivery.headers.get(prefix + name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEvent:
+    """Return the tenant event that the delivery carries.
+
+    Raises InvalidMessage with every fault at once, and with the tenant's and the event's id as far
+    as they could still be read.
+    """
+    event_id = _cloud_attribute(delivery, "id") or delivery.message_id
+    tenant_id: str | None = None
+    try:
+        envelope = _open(delivery, defaults.max_body_bytes)
+        event_id = envelope.event_id
+        document = _as_mapping(envelope.document)
+        kind = _kind(envelope.event_type)
+        tenant_id = _readable_tenant_id(document)
+        _check_id(event_id)
+        event = _read(kind, document, defaults)
+    except DocumentError as error:
+        raise InvalidMessage(
+            Reason.INVALID_EVENT, error.faults, tenant_id=tenant_id, event_id=event_id
+        ) from None
+    if event.spec is not None and event.spec.provider_type not in defaults.providers:
+        known = ", ".join(sorted(defaults.providers))
+        rule = f"{event.spec.provider_type!r} is not supported; configured: {known}"
+        raise InvalidMessage(
+            Reason.PROVIDER_NOT_SUPPORTED,
+            (Fault("provider_type", rule),),
+            tenant_id=tenant_id,
+            event_id=event_id,
+        )
+    correlation_id, traceparent = tracing(delivery)
+    return replace(
+        event,
+        event_id=EventId(event_id) if event_id else None,
+        received_at=delivery.received_at,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+    )
+
+
+def _read(kind: EventKind, document: Mapping[str, object], defaults: SpecDefaults) -> TenantEvent:
+    at = datetime.fromtimestamp(0, UTC)
+    if kind in (EventKind.CREATED, EventKind.UPDATED):
+        full = read_document(document, defaults)
+        return TenantEvent(
+            kind=kind,
+            tenant_id=TenantId(full.tenant_id),
+            received_at=at,
+            generation=full.generation,
+            spec=to_spec(full, defaults),
+        )
+    subject = read_subject(document)
+    return TenantEvent(
+        kind=kind,
+        tenant_id=TenantId(subject.tenant_id),
+        received_at=at,
+        generation=subject.generation,
+    )
+
+
+def _open(delivery: Delivery, max_body_bytes: int) -> _Envelope:
+    if len(delivery.body) > max_body_bytes:
+        rule = f"the body has {len(delivery.body)} bytes, at most {max_body_bytes} are taken"
+        raise DocumentError([Fault("", rule)])
+    content_type = (delivery.content_type or "").partition(";")[0].strip().lower()
+    if content_type == STRUCTURED:
+        return _open_structured(delivery)
+    _check_version(_cloud_attribute(delivery, "specversion"))
+    is_yaml = content_type in _YAML_TYPES
+    text = _as_text(delivery.body)
+    return _Envelope(
+        event_type(delivery),
+        _cloud_attribute(delivery, "id") or delivery.message_id,
+        _parse_yaml(text) if is_yaml else _parse_json(text),
+    )
+
+
+def _open_structured(delivery: Delivery) -> _Envelope:
+    cloud_event = _as_mapping(_parse_json(_as_text(delivery.body)))
+    _check_version(cloud_event.get("specversion"), is_required=True)
+    kind, event_id = cloud_event.get("type"), cloud_event.get("id")
+    if not isinstance(kind, str) or not isinstance(event_id, str):
+        raise DocumentError([Fault("", "a CloudEvent needs type and id, both strings")])
+    return _Envelope(kind, event_id, _structured_content(cloud_event))
+
+
+def _structured_content(cloud_event: Mapping[str, object]) -> object:
+    encoded = cloud_event.get("data_base64")
+    if not isinstance(encoded, str):
+        return cloud_event.get("data")
+    try:
+        body = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise DocumentError([Fault("data_base64", "is not base64")]) from None
+    is_yaml = cloud_event.get("datacontenttype") in _YAML_TYPES
+    text = _as_text(body)
+    return _parse_yaml(text) if is_yaml else _parse_json(text)
+
+
+def _check_version(version: object, *, is_required: bool = False) -> None:
+    if version is None and not is_required:
+        return
+    if version != "1.0":
+        raise DocumentError([Fault("specversion", "has to be 1.0 for a CloudEvent")])
+
+
+def _check_id(event_id: str | None) -> None:
+    if event_id is not None and len(event_id) > _LONGEST_ID:
+        raise DocumentError([Fault("id", f"has more than {_LONGEST_ID} characters")])
+
+
+def _kind(text: str) -> EventKind:
+    try:
+        return EventKind(text)
+    except ValueError:
+        known = ", ".join(EventKind)
+        rule = f"unknown event type {text[:80]!r}; known are {known}"
+        raise DocumentError([Fault("type", rule)]) from None
+
+
+def _readable_tenant_id(document: Mapping[str, object]) -> str | None:
+    tenant_id = document.get("tenant_id")
+    if not isinstance(tenant_id, str):
+        return None
+    try:
+        return as_tenant_id(str(tenant_id))
+    except ValueError:
+        return None
+
+
+def _as_mapping(document: object) -> Mapping[str, object]:
+    if not isinstance(document, dict):
+        found = {list: "a list", type(None): "nothing"}.get(type(document), "a single value")
+        raise DocumentError([Fault("", f"the document has to be an object, got {found}")])
+    return document
+
+
+# --- JSON and YAML ----------------------------------------------------------------------------
+
+
+def _as_text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        rule = f"the body is not UTF-8 (byte {error.start})"
+        raise DocumentError([Fault("", rule)]) from None
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DocumentError([Fault("", f"duplicate key {twice[0][:80]!r}")])
+    return mapping
+
+
+def _refuse_constant(text: str) -> object:
+    raise DocumentError([Fault("", f"{text} is not a JSON number")])
+
+
+def _parse_json(text: str) -> object:
+    """Return the parsed JSON; `//` and `/* */` comments are taken."""
+    try:
+        try:
+            content = _json(json.loads, text)
+        except json.JSONDecodeError:
+            if "/" not in text:
+                raise
+            content = _json(jsonc.loads, text)
+    except json.JSONDecodeError as error:
+        rule = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise DocumentError([Fault("", rule)]) from None
+    except RecursionError:
+        raise DocumentError([Fault("", "not JSON: nested too deeply")]) from None
+    except DocumentError:
+        raise
+    except ValueError as error:
+        raise DocumentError([Fault("", f"not JSON: {error}")]) from None
+    if "\\ud" in text.lower():
+        _refuse_surrogates(content)
+    return content
+
+
+def _json(loads: Callable[..., object], text: str) -> object:
+    return loads(
+        text,
+        object_pairs_hook=_without_duplicates,
+        parse_constant=_refuse_constant,
+        parse_float=Number,
+    )
+
+
+def _refuse_surrogates(content: object) -> None:
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        rule = "a string holds half of a surrogate pair, which is no text"
+        raise DocumentError([Fault("", rule)]) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes scalars as written, and refuses what makes YAML surprising."""
+
+    @override
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # untyped in the stubs
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise DocumentError([Fault("", f"YAML aliases are refused{_line(event.start_mark)}")])
+        if getattr(event, "tag", None):
+            raise DocumentError([Fault("", f"YAML tags are refused{_line(event.start_mark)}")])
+        return super().compose_node(parent, index)
+
+
+def _line(mark: object) -> str:
+    return f" (line {mark.line + 1})" if isinstance(mark, yaml.Mark) else ""
+
+
+def _parse_yaml(text: str) -> object:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return _plain(node) if node is not None else None
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "not readable"
+        where = _line(getattr(error, "problem_mark", None))
+        raise DocumentError([Fault("", f"not YAML: {problem}{where}")]) from None
+    except RecursionError:
+        raise DocumentError([Fault("", "not YAML: nested too deeply")]) from None
+    finally:
+        loader.dispose()
+
+
+def _plain(node: yaml.Node) -> object:
+    if isinstance(node, yaml.MappingNode):
+        pairs = [(str(_plain(key)), _plain(value)) for key, value in node.value]
+        return _without_duplicates(pairs)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(member) for member in node.value]
+    is_quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
+    return str(node.value) if is_quoted else Plain(node.value)
+
+
+# --- the ledger's JSON ------------------------------------------------------------------------
+
+_SPEC: Final = TypeAdapter(TenantSpec)
+
+
+def encode_spec(spec: TenantSpec) -> str:
+    """Return the spec as canonical JSON, without the fields at their default."""
+    return json.dumps(as_document(spec), sort_keys=True, separators=(",", ":"))
+
+
+def decode_spec(text: str) -> TenantSpec:
+    """Return the spec that `encode_spec` wrote."""
+    return _SPEC.validate_json(text)
+
+
+# --- status events ----------------------------------------------------------------------------
+
+
+def _instant(at: datetime | None) -> str | None:
+    if at is None:
+        return None
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def status_document(status: Status) -> Document:
+    """Return the status as the JSON object of the contract."""
+    return {
+        "tenant_id": status.tenant_id,
+        "state": status.state.value,
+        "reason": status.reason.value,
+        "message": _cut(status.message),
+        "sequence": status.sequence,
+        "generation": status.generation,
+        "event_id": status.event_id,
+        "provider_type": status.provider_type,
+        "container": _container_document(status.container),
+        "ports": [_port_document(port) for port in status.ports],
+        "health": status.health.value,
+        "changes": list(status.changes),
+        "startup_seconds": _rounded(status.startup_seconds),
+        "will_retry": status.will_retry,
+        "attempt": status.attempt,
+        "next_attempt_at": _instant(status.next_attempt_at),
+        "occurred_at": _instant(status.occurred_at),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _cut(message: str) -> str:
+    """Return the message in at most 2 KiB of UTF-8, cut between characters."""
+    encoded = message.encode("utf-8", "replace")
+    if len(encoded) <= _LONGEST_MESSAGE:
+        return message
+    return encoded[: _LONGEST_MESSAGE - 3].decode("utf-8", "ignore") + "…"
+
+
+def _container_document(container: ContainerReport | None) -> Document | None:
+    if container is None:
+        return None
+    return {
+        "id": container.container_id,
+        "name": container.name,
+        "image": container.image,
+        "image_id": container.image_id,
+        "started_at": _instant(container.started_at),
+        "finished_at": _instant(container.finished_at),
+        "exit_code": container.exit_code,
+        "restart_count": container.restart_count,
+        "oom_killed": container.oom_killed,
+        "health": container.health.value,
+    }
+
+
+def _port_document(port: BoundPort) -> Document:
+    return {
+        "name": port.name,
+        "container_port": port.container_port,
+        "host_ip": port.host_ip,
+        "host_port": port.host_port,
+        "protocol": port.protocol.value,
+    }
+
+
+def encode_status(status: Status) -> str:
+    """Return the body of the status event."""
+    return json.dumps(status_document(status), ensure_ascii=False, separators=(",", ":"))
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _ToldContainer(_Told):
+    id: str
+    name: str
+    image: str
+    image_id: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    exit_code: int | None
+    restart_count: int
+    oom_killed: bool
+    health: Health
+
+
+class _ToldPort(_Told):
+    name: str | None
+    container_port: int
+    host_ip: str | None
+    host_port: int | None
+    protocol: Transport
+
+
+class StatusDocument(_Told):
+    """A status event as it is on the wire."""
+
+    tenant_id: str
+    state: State
+    reason: Reason
+    message: str
+    sequence: int
+    generation: int | None
+    event_id: str | None
+    provider_type: str
+    container: _ToldContainer | None
+    ports: list[_ToldPort]
+    health: Health
+    changes: list[str]
+    startup_seconds: float | None
+    will_retry: bool
+    attempt: int
+    next_attempt_at: datetime | None
+    occurred_at: datetime = Field(description="UTC")
+
+    def status(self) -> Status:
+        """Return the status as a value of the model."""
+        return Status(
+            tenant_id=TenantId(self.tenant_id),
+            state=self.state,
+            reason=self.reason,
+            message=self.message,
+            sequence=self.sequence,
+            generation=self.generation,
+            event_id=EventId(self.event_id) if self.event_id is not None else None,
+            provider_type=self.provider_type,
+            container=_report(self.container),
+            ports=tuple(
+                BoundPort(
+                    port.container_port, port.protocol, port.host_ip, port.host_port, port.name
+                )
+                for port in self.ports
+            ),
+            health=self.health,
+            changes=tuple(self.changes),
+            startup_seconds=self.startup_seconds,
+            will_retry=self.will_retry,
+            attempt=self.attempt,
+            next_attempt_at=self.next_attempt_at,
+            occurred_at=self.occurred_at,
+        )
+
+
+def _report(told: _ToldContainer | None) -> ContainerReport | None:
+    if told is None:
+        return None
+    return ContainerReport(
+        container_id=ContainerId(told.id),
+        name=told.name,
+        image=told.image,
+        image_id=told.image_id,
+        started_at=told.started_at,
+        finished_at=told.finished_at,
+        exit_code=told.exit_code,
+        restart_count=told.restart_count,
+        oom_killed=told.oom_killed,
+        health=told.health,
+    )
+
+
+def decode_status(text: str) -> Status:
+    """Return the status that `encode_status` wrote; fields it does not know are ignored."""
+    return StatusDocument.model_validate_json(text).status()
+
+
+def status_headers(entry: OutboxEntry, *, source: str) -> dict[str, str]:
+    """Return the AMQP headers of a status event: the tenant, and CloudEvents in binary mode.
+
+    `cloudEvents:id` is the same for every try to publish the same status event.
+    """
+    headers = {
+        "tenant_id": entry.tenant_id,
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:id": f"{entry.tenant_id}/{entry.sequence}",
+        "cloudEvents:type": f"tenant.status.{entry.state.value}",
+        "cloudEvents:source": source,
+        "cloudEvents:subject": entry.tenant_id,
+        "cloudEvents:time": _instant(entry.created_at) or "",
+    }
+    if entry.traceparent is not None:
+        headers["traceparent"] = entry.traceparent
+    return headers
+
+
+def dead_letter_headers(error: InvalidMessage, received_at: datetime) -> dict[str, str]:
+    """Return what a dead letter says of itself: the reason, every fault, when it came."""
+    return {
+        "landlord-reason": error.reason,
+        "landlord-error": _cut(str(error)),
+        "landlord-received-at": _instant(received_at) or "",
+    }
+
+
+def tenant_event_schema() -> Document:
+    """Return the JSON Schema of the tenant document."""
+    return TenantDocument.model_json_schema()
+
+
+def status_event_schema() -> Document:
+    """Return the JSON Schema of a status event."""
+    return StatusDocument.model_json_schema()
