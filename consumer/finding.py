@@ -1,0 +1,313 @@
+"""What an observation amounts to: the facts as state and reason, measured by what is wanted.
+
+Pure functions over values. `State.Running` of the engine is never used: it is true during a restart
+backoff. The table of the contract's reasons stands in `assess`; who restarts what, and when ends
+and restarts make a crash loop, stands below it. `plan` decides with this, `status` tells it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from consumer.model import (
+    Container,
+    ContainerStatus,
+    Desired,
+    EventKind,
+    Health,
+    Reason,
+    Role,
+    State,
+    Tenant,
+)
+
+ALIVE: Final = frozenset(
+    {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
+)
+_KILLED_BY_HAND: Final = frozenset({128 + 9, 128 + 15})
+_RESTARTED_BY_ENGINE: Final = frozenset({"always", "unless-stopped"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The times that decisions depend on, in seconds, and the count that makes a crash loop."""
+
+    start_timeout_seconds: float = 300.0
+    """A container whose health check is still starting after this long has failed."""
+    settle_seconds: float = 1.0
+    """A restarted or replacing container counts as running once it has stayed up this long."""
+    stable_seconds: float = 10.0
+    """A crash loop is over once the container has stayed up this long."""
+    crash_loop_restarts: int = 3
+    crash_loop_window_seconds: float = 60.0
+    removal_look_seconds: float = 0.5
+    """When to look again at a container that is being removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What an observation amounts to. `state` None: too early to say; look again at `look_at`."""
+
+    state: State | None
+    reason: Reason = Reason.UNCHANGED
+    message: str = ""
+    container: Container | None = None
+    look_at: datetime | None = None
+
+
+def assess(tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules) -> Finding:
+    """Say what the tenant's containers amount to, measured by what is wanted."""
+    container = main_container(tenant, containers) if containers else None
+    if tenant.desired is not Desired.RUNNING:
+        return _assess_unwanted(tenant, container)
+    if container is None:
+        return _assess_absent(tenant)
+    match container.status:
+        case ContainerStatus.RUNNING:
+            return _assess_running(tenant, container, now, rules)
+        case ContainerStatus.RESTARTING:
+            return _assess_restarting(tenant, container, now, rules)
+        case ContainerStatus.EXITED:
+            return _assess_exited(tenant, container, now, rules)
+        case ContainerStatus.PAUSED:
+            message = "the container was paused by someone else"
+            return _found(State.STOPPED, Reason.STOPPED_EXTERNALLY, message, container)
+        case ContainerStatus.CREATED | ContainerStatus.REMOVING | ContainerStatus.DEAD:
+            return _from_setback(tenant, container) or Finding(state=None, container=container)
+        case _:
+            assert_never(container.status)
+
+
+def _assess_unwanted(tenant: Tenant, container: Container | None) -> Finding:
+    is_there = container is not None and (
+        tenant.desired is Desired.DELETED or container.status in ALIVE
+    )
+    if is_there:
+        return _from_setback(tenant, container) or Finding(state=None, container=container)
+    if tenant.desired is Desired.DELETED:
+        return _found(State.STOPPED, Reason.DELETED, "no container is left", None)
+    return _found(State.STOPPED, Reason.SUSPENDED, "the tenant is suspended", container)
+
+
+def _assess_absent(tenant: Tenant) -> Finding:
+    from_setback = _from_setback(tenant, None)
+    if from_setback is not None:
+        return from_setback
+    if tenant.spec is None:
+        message = "the container is gone and no tenant document is known to make it again"
+    else:
+        message = "the container was removed by someone else"
+    return _found(State.FAILED, Reason.MISSING, message, None)
+
+
+def _assess_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
+    if container.health is Health.UNHEALTHY:
+        message = "the health check of the container fails"
+        return _found(State.FAILED, Reason.UNHEALTHY, message, container)
+    if container.health is Health.STARTING:
+        return _assess_health_starting(container, now, rules)
+    if is_crash_looping(tenant, container, now, rules):
+        look_at = after_start(container.started_at, now, rules.stable_seconds)
+        return _crash_loop(container, look_at)
+    if _is_restart(tenant, container) and up_seconds(container, now) < rules.settle_seconds:
+        look_at = after_start(container.started_at, now, rules.settle_seconds)
+        return Finding(state=None, container=container, look_at=look_at)
+    if not is_wanted(tenant, container) and tenant.setback is not None:
+        message = f"the former container runs again: {tenant.setback.message}"
+        return _found(State.RUNNING, Reason.ROLLED_BACK, message, container)
+    return _found(State.RUNNING, Reason.UNCHANGED, "the container runs", container)
+
+
+def _assess_health_starting(container: Container, now: datetime, rules: Rules) -> Finding:
+    if up_seconds(container, now) < rules.start_timeout_seconds:
+        look_at = after_start(container.started_at, now, rules.start_timeout_seconds)
+        return Finding(state=None, container=container, look_at=look_at)
+    message = f"not healthy {rules.start_timeout_seconds:g} s after its start"
+    return _found(State.FAILED, Reason.START_TIMEOUT, message, container)
+
+
+def _assess_restarting(
+    tenant: Tenant, container: Container, now: datetime, rules: Rules
+) -> Finding:
+    if is_crash_looping(tenant, container, now, rules):
+        return _crash_loop(container, None)
+    if container.oom_killed:
+        return _out_of_memory(container)
+    if container.exit_code:
+        message = f"exited with code {container.exit_code}; its restart policy starts it again"
+        return _found(State.FAILED, Reason.EXITED, message, container)
+    return Finding(
+        state=None, container=container, look_at=now + timedelta(seconds=rules.settle_seconds)
+    )
+
+
+def _assess_exited(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
+    if container.oom_killed:
+        return _out_of_memory(container)
+    setback = _from_setback(tenant, container)
+    if setback is not None:
+        return setback
+    code = container.exit_code or 0
+    if is_restored(tenant, container):
+        if is_crash_looping(tenant, container, now, rules):
+            return _crash_loop(container, None)
+        if code in _KILLED_BY_HAND or code == 0:
+            message = f"stopped by someone else (exit code {code})"
+            return _found(State.STOPPED, Reason.STOPPED_EXTERNALLY, message, container)
+    if code == 0:
+        message = "exited with code 0 and is not to be restarted"
+        return _found(State.STOPPED, Reason.EXITED, message, container)
+    message = f"exited with code {code}"
+    return _found(State.FAILED, Reason.EXITED, message, container)
+
+
+def _out_of_memory(container: Container) -> Finding:
+    limit = f" of {container.resources.memory} MB" if container.resources else ""
+    message = f"killed for exceeding its memory limit{limit}"
+    return _found(State.FAILED, Reason.OOM_KILLED, message, container)
+
+
+def _crash_loop(container: Container, look_at: datetime | None) -> Finding:
+    ending = "out of memory" if container.oom_killed else f"exit code {container.exit_code or 0}"
+    message = f"keeps ending soon after its start: restarted {container.restart_count} times"
+    if container.status is not ContainerStatus.RUNNING:
+        message += f", last {ending}"
+    return Finding(
+        state=State.FAILED,
+        reason=Reason.CRASH_LOOP,
+        message=message,
+        container=container,
+        look_at=look_at,
+    )
+
+
+def _from_setback(tenant: Tenant, container: Container | None) -> Finding | None:
+    if tenant.setback is None:
+        return None
+    return _found(State.FAILED, tenant.setback.reason, tenant.setback.message, container)
+
+
+def _found(state: State, reason: Reason, message: str, container: Container | None) -> Finding:
+    return Finding(state=state, reason=reason, message=message, container=container)
+
+
+def recent_restarts(tenant: Tenant, now: datetime, rules: Rules) -> tuple[datetime, ...]:
+    """Return the remembered restarts that lie within the crash-loop window, oldest first."""
+    window = timedelta(seconds=rules.crash_loop_window_seconds)
+    return tuple(at for at in tenant.restarts if now - at <= window)
+
+
+def note_restart(
+    tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules
+) -> tuple[datetime, ...]:
+    """Return the remembered restarts with the observed run added, if it began by a restart.
+
+    A run is known by its start time; so looking twice counts once.
+    """
+    recent = recent_restarts(tenant, now, rules)
+    container = main_container(tenant, containers) if containers else None
+    if container is None or container.started_at is None or container.started_at in recent:
+        return recent
+    if not _is_restart(tenant, container):
+        return recent
+    return (*recent, container.started_at)[-2 * rules.crash_loop_restarts :]
+
+
+def is_crash_looping(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> bool:
+    """Whether the container is caught in a loop of ends and restarts.
+
+    Once it is, it stays so until a run has lasted; in between the engine's own backoff may be
+    longer than any window.
+    """
+    has_lasted = up_seconds(container, now) >= rules.stable_seconds
+    if container.status is ContainerStatus.RUNNING and has_lasted:
+        return False
+    if _told_crash_loop_of(tenant, container):
+        return True
+    if len(recent_restarts(tenant, now, rules)) >= rules.crash_loop_restarts:
+        return True
+    is_young = now - container.created_at <= timedelta(seconds=rules.crash_loop_window_seconds)
+    return is_young and container.restart_count >= rules.crash_loop_restarts
+
+
+def _told_crash_loop_of(tenant: Tenant, container: Container) -> bool:
+    status = tenant.status
+    return (
+        status is not None
+        and status.reason is Reason.CRASH_LOOP
+        and status.container is not None
+        and status.container.container_id == container.container_id
+    )
+
+
+def _is_restart(tenant: Tenant, container: Container) -> bool:
+    """Whether this run of the container is not its first, as far as we told of it."""
+    if container.restart_count > 0:
+        return True
+    told = tenant.status.container if tenant.status is not None else None
+    return (
+        tenant.is_answered
+        and told is not None
+        and told.container_id == container.container_id
+        and told.started_at != container.started_at
+    )
+
+
+def up_seconds(container: Container, now: datetime) -> float:
+    if container.started_at is None:
+        return 0.0
+    return (now - container.started_at).total_seconds()
+
+
+def after_start(started_at: datetime | None, now: datetime, seconds: float) -> datetime:
+    return (started_at or now) + timedelta(seconds=seconds)
+
+
+def is_held_back(tenant: Tenant, now: datetime) -> bool:
+    """Whether a failed try keeps us from trying again at this time.
+
+    Not so for an engine that could not be reached: asking it is the try.
+    """
+    setback = tenant.setback
+    if setback is None or setback.reason is Reason.ENGINE_UNAVAILABLE:
+        return False
+    return setback.next_attempt_at is None or now < setback.next_attempt_at
+
+
+def is_restored(tenant: Tenant, container: Container) -> bool:
+    """Whether an exited container is to be started again by us.
+
+    What ends by itself is Docker's to restart, as its policy says. A container that its policy
+    would have restarted was stopped by hand, and so was one that died of the signals `docker stop`
+    and `docker kill` send.
+    """
+    if tenant.kind is EventKind.RESUMED and not tenant.is_answered:
+        return True
+    if container.restart_policy.name in _RESTARTED_BY_ENGINE:
+        return True
+    return container.exit_code in _KILLED_BY_HAND and not container.oom_killed
+
+
+def is_wanted(tenant: Tenant, container: Container) -> bool:
+    return tenant.fingerprint in (None, container.fingerprint)
+
+
+def usefulness(container: Container) -> tuple[bool, bool, bool]:
+    return (
+        container.status in ALIVE,
+        container.role is Role.CURRENT,
+        container.status is not ContainerStatus.CREATED,
+    )
+
+
+def main_container(tenant: Tenant, containers: Sequence[Container]) -> Container:
+    """Return the container that stands for the tenant: one that is alive, else the wanted one."""
+    return max(
+        containers,
+        key=lambda container: (
+            container.status in ALIVE,
+            is_wanted(tenant, container) and container.status is not ContainerStatus.CREATED,
+            usefulness(container),
+        ),
+    )

@@ -1,0 +1,283 @@
+"""The truth table: what is wanted, what is seen and the time of day give the next action.
+
+Pure functions over values: nothing here waits, logs or touches the engine. `decide` names one
+action; carried out again and again on fresh observations it ends in `Nothing` or `Wait` from every
+start, also from the middle of an interrupted replacement. What an observation
+amounts to, `finding` says.
+
+A replacement is a row of small steps, each visible in the engine: make the successor, hand over the
+name, stop the predecessor, start the successor, remove the predecessor. Whoever finds it half-way,
+finds by the fingerprints which container is which, and goes on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from consumer.finding import (
+    ALIVE,
+    Finding,
+    Rules,
+    after_start,
+    assess,
+    is_held_back,
+    is_restored,
+    is_wanted,
+    main_container,
+    recent_restarts,
+    up_seconds,
+    usefulness,
+)
+from consumer.model import (
+    Container,
+    ContainerStatus,
+    Desired,
+    Health,
+    Reason,
+    Role,
+    Sighting,
+    State,
+    Tenant,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a container of the recorded spec, without starting it."""
+
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start (or unpause) the container."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the container within its grace period."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove the container."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give the container the name of a role."""
+
+    container: Container
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """Change limits and restart policy in place."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The successor is no good: count it as a failed try, so that the predecessor comes back."""
+
+    finding: "Finding"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again at this time; an engine event may come earlier."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Everything is as it should be, or nothing can be done now."""
+
+
+Action = Create | Start | Stop | Remove | Rename | Adjust | GiveUp | Wait | Nothing
+
+
+def decide(tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules) -> Action:
+    """Return the next action for the tenant."""
+    if any(container.status is ContainerStatus.REMOVING for container in containers):
+        return Wait(now + timedelta(seconds=rules.removal_look_seconds))
+    match tenant.desired:
+        case Desired.DELETED:
+            return _towards_deleted(tenant, containers, now)
+        case Desired.STOPPED:
+            return _towards_stopped(tenant, containers, now)
+        case Desired.RUNNING:
+            return _towards_running(tenant, containers, now, rules)
+        case _:
+            assert_never(tenant.desired)
+
+
+def _towards_deleted(tenant: Tenant, containers: Sequence[Container], now: datetime) -> Action:
+    if not containers or is_held_back(tenant, now):
+        return Nothing()
+    container = containers[0]
+    # After a failed stop, removal by force is what is left.
+    if container.status in ALIVE and tenant.setback is None:
+        return Stop(container)
+    return Remove(container)
+
+
+def _towards_stopped(tenant: Tenant, containers: Sequence[Container], now: datetime) -> Action:
+    if not containers or is_held_back(tenant, now):
+        return Nothing()
+    kept = main_container(tenant, containers)
+    if kept.status in ALIVE:
+        return Stop(kept)
+    surplus = [container for container in containers if container is not kept]
+    if surplus:
+        return Remove(surplus[0])
+    return Nothing() if kept.role is Role.CURRENT else Rename(kept, Role.CURRENT)
+
+
+def _towards_running(
+    tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules
+) -> Action:
+    matching, others = _split(tenant, containers)
+    if len(matching) > 1:
+        return Remove(_least_useful(matching))
+    if len(others) > 1:
+        return Remove(_least_useful(others))
+    if matching and others:
+        return _hand_over(tenant, matching[0], others[0], now, rules)
+    if matching:
+        return _keep_running(tenant, matching[0], now, rules)
+    held_back = is_held_back(tenant, now) or tenant.spec is None
+    if others and held_back:
+        return _keep_running(tenant, others[0], now, rules)
+    if held_back:
+        return Nothing()
+    return Create(Role.SUCCESSOR if others else Role.CURRENT)
+
+
+def _hand_over(
+    tenant: Tenant, new: Container, old: Container, now: datetime, rules: Rules
+) -> Action:
+    """Bring a replacement one step on; `old` is kept until `new` has proved itself."""
+    if new.status is ContainerStatus.CREATED:
+        if is_held_back(tenant, now) or new.role is Role.PREDECESSOR:
+            return Remove(new)
+        if new.role is not Role.CURRENT:
+            in_the_way = old.role is Role.CURRENT
+            return Rename(old, Role.PREDECESSOR) if in_the_way else Rename(new, Role.CURRENT)
+        return Stop(old) if old.status in ALIVE else Start(new)
+    finding = assess(tenant, [new], now, rules)
+    if new.status is ContainerStatus.DEAD:
+        return Remove(new)
+    if finding.state is State.FAILED:
+        return Remove(new) if is_held_back(tenant, now) else GiveUp(finding)
+    if finding.state is None:
+        return Wait(finding.look_at or now)
+    if up_seconds(new, now) < rules.settle_seconds and new.status is ContainerStatus.RUNNING:
+        return Wait(after_start(new.started_at, now, rules.settle_seconds))
+    return Stop(old) if old.status in ALIVE else Remove(old)
+
+
+def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
+    if container.role is not Role.CURRENT:
+        return Rename(container, Role.CURRENT)
+    match container.status:
+        case ContainerStatus.CREATED:
+            return _first_start(tenant, container, now)
+        case ContainerStatus.PAUSED:
+            return Start(container)
+        case ContainerStatus.EXITED:
+            return _bring_back(tenant, container, now, rules)
+        case ContainerStatus.DEAD:
+            return Nothing() if is_held_back(tenant, now) else Remove(container)
+        case ContainerStatus.RUNNING | ContainerStatus.RESTARTING | ContainerStatus.REMOVING:
+            return _limits(tenant, container, now)
+        case _:
+            assert_never(container.status)
+
+
+def _first_start(tenant: Tenant, container: Container, now: datetime) -> Action:
+    if not is_held_back(tenant, now):
+        return Start(container)
+    # Nothing half-made stays behind a failed start; a fallback is not half-made.
+    return Remove(container) if is_wanted(tenant, container) else Start(container)
+
+
+def _bring_back(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
+    if not is_wanted(tenant, container):
+        return Start(container) if _was_told_running(tenant, container) else Nothing()
+    if not is_restored(tenant, container) or is_held_back(tenant, now):
+        return Nothing()
+    recent = recent_restarts(tenant, now, rules)
+    if len(recent) >= rules.crash_loop_restarts:
+        return Wait(recent[0] + timedelta(seconds=rules.crash_loop_window_seconds))
+    return Start(container)
+
+
+def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
+    spec = tenant.spec
+    if spec is None or is_held_back(tenant, now) or not is_wanted(tenant, container):
+        return Nothing()
+    differs = (
+        container.resources not in (None, spec.resources)
+        or container.restart_policy != spec.restart_policy
+    )
+    return Adjust(container) if differs else Nothing()
+
+
+def _was_told_running(tenant: Tenant, container: Container) -> bool:
+    status = tenant.status
+    return (
+        status is not None
+        and status.state is State.RUNNING
+        and status.container is not None
+        and status.container.container_id == container.container_id
+    )
+
+
+def _split(
+    tenant: Tenant, containers: Sequence[Container]
+) -> tuple[list[Container], list[Container]]:
+    matching = [container for container in containers if is_wanted(tenant, container)]
+    return matching, [container for container in containers if container not in matching]
+
+
+def _least_useful(containers: Sequence[Container]) -> Container:
+    return min(containers, key=usefulness)
+
+
+# --- resync -----------------------------------------------------------------------------------
+
+
+def deserves_look(tenant: Tenant, sightings: Sequence[Sighting]) -> bool:
+    """Whether the engine's list gives reason for a pass; False for a tenant at rest."""
+    if not tenant.is_answered or tenant.setback is not None:
+        return True
+    if tenant.desired is Desired.DELETED:
+        return bool(sightings)
+    told = tenant.status.container if tenant.status is not None else None
+    if tenant.status is None or len(sightings) != (0 if told is None else 1):
+        return True
+    if not sightings or told is None:
+        return tenant.desired is Desired.RUNNING
+    has_finished = tenant.status.state is State.STOPPED and tenant.status.reason is Reason.EXITED
+    is_trouble = tenant.status.state is not State.RUNNING and not has_finished
+    if tenant.desired is Desired.RUNNING and is_trouble:
+        return True
+    seen = sightings[0]
+    is_up = seen.status is ContainerStatus.RUNNING and seen.health in (Health.NONE, Health.HEALTHY)
+    return (
+        seen.container_id != told.container_id
+        or seen.role is not Role.CURRENT
+        or is_up is not (tenant.status.state is State.RUNNING)
+        or tenant.fingerprint not in (None, seen.fingerprint)
+    )
