@@ -1,0 +1,698 @@
+"""The ledger on SQLite, through SQLAlchemy Core.
+
+One thread owns the database. Writes that arrive while it is busy wait in a row and are then
+committed together: one flush to disk serves them all, and each caller returns only after it. A lock
+file beside the database keeps a second consumer out. Foreign errors become LedgerError here; after
+one, nothing of the transaction holds and the next call starts afresh.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, TextClause, bindparam, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from consumer.errors import LedgerError, LedgerInUse
+from consumer.intention import changes, intend, weigh
+from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
+from consumer.model import (
+    ContainerStatus,
+    Desired,
+    EventId,
+    EventKind,
+    OutboxEntry,
+    Reason,
+    Refusal,
+    Role,
+    Setback,
+    Sighting,
+    State,
+    Status,
+    Tenant,
+    TenantEvent,
+    TenantId,
+    TenantSpec,
+    Verdict,
+)
+from consumer.ports import PassResult, Recorded
+
+T = TypeVar("T")
+
+_CHUNK: Final = 400
+"""How many names go into one IN list; SQLite takes 32,766, a plan for few is the better one."""
+_UP: Final = frozenset(
+    (
+        ContainerStatus.RUNNING,
+        ContainerStatus.RESTARTING,
+        ContainerStatus.PAUSED,
+        ContainerStatus.CREATED,
+    )
+)
+
+_TENANTS: Final = text("SELECT * FROM tenants WHERE tenant_id IN :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
+_TENANT: Final = text("SELECT * FROM tenants WHERE tenant_id = :tenant_id")
+_PUT_TENANT: Final = text("""
+    INSERT INTO tenants (tenant_id, desired, revision, answered_revision, received_at, kind,
+        event_id, correlation_id, traceparent, generation, spec, fingerprint, applied, sequence,
+        state, status, setback, restarts, touched_at)
+    VALUES (:tenant_id, :desired, :revision, :answered_revision, :received_at, :kind,
+        :event_id, :correlation_id, :traceparent, :generation, :spec, :fingerprint, :applied,
+        :sequence, :state, :status, :setback, :restarts, :touched_at)
+    ON CONFLICT (tenant_id) DO UPDATE SET
+        desired = excluded.desired, revision = excluded.revision,
+        answered_revision = excluded.answered_revision, received_at = excluded.received_at,
+        kind = excluded.kind, event_id = excluded.event_id,
+        correlation_id = excluded.correlation_id, traceparent = excluded.traceparent,
+        generation = excluded.generation, spec = excluded.spec,
+        fingerprint = excluded.fingerprint, applied = excluded.applied,
+        sequence = excluded.sequence, state = excluded.state, status = excluded.status,
+        setback = excluded.setback, restarts = excluded.restarts,
+        touched_at = excluded.touched_at
+""")
+_SEEN: Final = text(
+    "SELECT tenant_id, event_id FROM event_ids WHERE tenant_id IN :ids AND event_id IN :events"
+).bindparams(bindparam("ids", expanding=True), bindparam("events", expanding=True))
+_PUT_SEEN: Final = text("""
+    INSERT INTO event_ids (tenant_id, event_id, recorded_at)
+    VALUES (:tenant_id, :event_id, :recorded_at)
+    ON CONFLICT (tenant_id, event_id) DO NOTHING
+""")
+_PUT_OUTBOX: Final = text("""
+    INSERT INTO outbox (tenant_id, sequence, state, body, created_at, correlation_id, traceparent)
+    VALUES (:tenant_id, :sequence, :state, :body, :created_at, :correlation_id, :traceparent)
+""")
+_UNSENT: Final = text("""
+    SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY entry_id LIMIT :limit
+""")
+_MARK_SENT: Final = text("UPDATE outbox SET sent_at = :at WHERE entry_id = :entry_id")
+_DEPTH: Final = text("""
+    SELECT count(*) AS depth, min(created_at) AS oldest FROM outbox WHERE sent_at IS NULL
+""")
+_PAGE: Final = text("""
+    SELECT * FROM tenants WHERE tenant_id > :after ORDER BY tenant_id LIMIT :limit
+""")
+_PAGE_OF_STATE: Final = text("""
+    SELECT * FROM tenants
+    WHERE tenant_id > :after AND coalesce(state, 'pending') = :state
+    ORDER BY tenant_id LIMIT :limit
+""")
+_FOR_RESYNC: Final = text("""
+    SELECT * FROM tenants WHERE desired <> 'deleted' OR answered_revision < revision
+        OR setback IS NOT NULL
+""")
+_COUNTS: Final = text("""
+    SELECT coalesce(state, 'pending') AS state, count(*) AS tenants FROM tenants
+    WHERE desired <> 'deleted' OR answered_revision < revision OR state = 'failed'
+    GROUP BY 1
+""")
+_SWEEPS: Final = (
+    text("DELETE FROM event_ids WHERE recorded_at < :before"),
+    text("DELETE FROM outbox WHERE sent_at < :before"),
+    text("""
+        DELETE FROM tenants WHERE desired = 'deleted' AND answered_revision >= revision
+            AND touched_at < :before AND setback IS NULL
+            AND tenant_id NOT IN (SELECT tenant_id FROM outbox WHERE sent_at IS NULL)
+    """),
+)
+_PROBE: Final = text("UPDATE tenants SET touched_at = touched_at WHERE tenant_id = ''")
+
+
+@dataclass(slots=True)
+class _Write:
+    """A write that waits for its turn, and the caller who waits for it."""
+
+    work: Callable[[Connection], object]
+    done: asyncio.Future[object]
+
+
+class SqlLedger:
+    """The ledger port on a SQL database."""
+
+    def __init__(self, engine: Engine, lock: int | None, *, now: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._lock = lock
+        self._now = now
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._writes: list[_Write] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, now: Callable[[], datetime]) -> Self:
+        """Open (and if need be make or migrate) the ledger at `sqlite:///path`.
+
+        Raises LedgerInUse when another consumer owns it, LedgerError when it cannot be opened.
+        """
+        path = _path(url)
+        lock = _take_lock(path)
+        ledger = cls(_connect(path), lock, now=now)
+        try:
+            await ledger._in_thread(lambda: _migrate(ledger._engine))
+        except LedgerError:
+            await ledger.close()
+            raise
+        return ledger
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and let go of the database."""
+        if self._writer is not None:
+            await self._writer
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown(wait=False)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
+        """Commit what a batch of events means for the desired states."""
+        return await self._write(lambda connection: _record(connection, batch, self._now()))
+
+    async def adopt(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
+        """Record tenants we know only by their containers."""
+        return await self._write(lambda connection: _adopt(connection, sightings, at))
+
+    async def commit(self, result: PassResult) -> tuple[Status, ...]:
+        """Commit a pass: number its statuses, put them in the outbox, remember how it went."""
+        return await self._write(lambda connection: _commit(connection, result, self._now()))
+
+    async def mark_sent(self, entry_ids: Collection[int], *, at: datetime) -> None:
+        """Remember that the broker confirmed these entries."""
+        rows = [{"entry_id": entry_id, "at": _stamp(at)} for entry_id in entry_ids]
+        await self._write(lambda connection: _execute_many(connection, _MARK_SENT, rows))
+
+    async def sweep(self, *, before: datetime) -> int:
+        """Forget event ids, sent status events and tombstones older than this; count them."""
+        values = {"before": _stamp(before)}
+        return await self._write(
+            lambda connection: sum(
+                connection.execute(statement, values).rowcount for statement in _SWEEPS
+            )
+        )
+
+    async def probe(self) -> None:
+        """Raise LedgerError unless the ledger can be written."""
+        await self._write(lambda connection: connection.execute(_PROBE))
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._writes.append(_Write(work, done))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all(), name="ledger writer")
+        return await done  # type: ignore[return-value]  # what `work` returned
+
+    async def _write_all(self) -> None:
+        """Commit everything that waits, together, until nothing waits any more."""
+        try:
+            while self._writes:
+                writes, self._writes = self._writes, []
+                try:
+                    results = await self._in_thread(partial(self._together, writes))
+                except LedgerError as error:
+                    if len(writes) == 1:
+                        _fail(writes[0], error)
+                    else:
+                        await self._one_by_one(writes)
+                else:
+                    for write, result in zip(writes, results, strict=True):
+                        if not write.done.done():
+                            write.done.set_result(result)
+        finally:
+            # No await since the check that nothing waits: nobody can have come in between.
+            self._writer = None
+
+    async def _one_by_one(self, writes: Sequence[_Write]) -> None:
+        """After a batch failed: let each write succeed or fail by itself."""
+        for write in writes:
+            try:
+                results = await self._in_thread(partial(self._together, [write]))
+            except LedgerError as error:
+                _fail(write, error)
+            else:
+                if not write.done.done():
+                    write.done.set_result(results[0])
+
+    def _together(self, writes: Sequence[_Write]) -> list[object]:
+        with self._engine.begin() as connection:
+            return [write.work(connection) for write in writes]
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def read(self, tenant_id: TenantId) -> Tenant | None:
+        """Return what is known of the tenant."""
+        rows = await self._rows(_TENANT, {"tenant_id": tenant_id})
+        return _tenant(rows[0]) if rows else None
+
+    async def unsent(self, *, limit: int) -> list[OutboxEntry]:
+        """Return the oldest outbox entries not yet confirmed, in order of commit."""
+        return [_entry(row) for row in await self._rows(_UNSENT, {"limit": limit})]
+
+    async def outbox_depth(self) -> tuple[int, datetime | None]:
+        """Return how many entries are unsent and when the oldest of them was committed."""
+        row = (await self._rows(_DEPTH, {}))[0]
+        return row.depth, _moment(row.oldest)
+
+    async def page(self, *, after: str, limit: int, state: str | None) -> list[Tenant]:
+        """Return tenants in order of id, after the given one; `state` may also be `pending`."""
+        values = {"after": after, "limit": limit}
+        if state is None:
+            rows = await self._rows(_PAGE, values)
+        else:
+            rows = await self._rows(_PAGE_OF_STATE, values | {"state": state})
+        return [_tenant(row) for row in rows]
+
+    async def list_for_resync(self) -> list[Tenant]:
+        """Return every tenant that is wanted, unanswered or held back by a failure."""
+        return [_tenant(row) for row in await self._rows(_FOR_RESYNC, {})]
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return the number of tenants by state: running, stopped, failed, pending."""
+        counts = dict.fromkeys(("running", "stopped", "failed", "pending"), 0)
+        counts.update({row.state: row.tenants for row in await self._rows(_COUNTS, {})})
+        return counts
+
+    async def _rows(
+        self, statement: TextClause, values: Mapping[str, object]
+    ) -> Sequence[Row[tuple[object, ...]]]:
+        def ask() -> Sequence[Row[tuple[object, ...]]]:
+            with self._engine.begin() as connection:
+                return connection.execute(statement, values).all()
+
+        return await self._in_thread(ask)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, work)
+        except (SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise LedgerError(f"the ledger failed: {cause}") from error
+
+
+def _fail(write: _Write, error: LedgerError) -> None:
+    if not write.done.done():
+        write.done.set_exception(error)
+
+
+# --- opening ----------------------------------------------------------------------------------
+
+
+def _path(url: str) -> Path:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise LedgerError(f"ledger.url is no database URL: {error}") from error
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise LedgerError("ledger.url has to be sqlite:///path")
+    return Path(parsed.database)
+
+
+def _take_lock(path: Path) -> int:
+    """Own the ledger as long as the returned descriptor is open; the kernel ends it at death."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise LedgerError(f"the ledger cannot be opened: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LedgerInUse(f"another consumer owns the ledger {path}") from error
+    return lock
+
+
+def _connect(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: object, _record: object) -> None:
+        # SQLAlchemy's recipe for explicit transactions: its own BEGIN, below, is the only one.
+        connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()  # type: ignore[attr-defined]  # same
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring the schema to the newest version, one transaction for each step."""
+    scripts = sorted(
+        (script.name, script.read_text(encoding="utf-8"))
+        for script in (resources.files("consumer.adapters") / "migrations").iterdir()
+        if script.name.endswith(".sql")
+    )
+    with engine.begin() as connection:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version > len(scripts):
+        raise LedgerError(
+            f"the ledger was written by a newer consumer (schema {version}, this one knows"
+            f" {len(scripts)}); run that version or newer"
+        )
+    for number, (_, script) in enumerate(scripts, start=1):
+        if number <= version:
+            continue
+        with engine.begin() as connection:
+            for statement in _statements(script):
+                connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> Iterable[str]:
+    bare = "\n".join(line.partition("--")[0] for line in script.splitlines())
+    return [statement for part in bare.split(";") if (statement := part.strip())]
+
+
+# --- recording --------------------------------------------------------------------------------
+
+
+def _record(
+    connection: Connection, batch: Sequence[TenantEvent | Refusal], now: datetime
+) -> list[Recorded]:
+    ids = list(dict.fromkeys(entry.tenant_id for entry in batch))
+    tenants = _read_many(connection, ids)
+    seen = _read_seen(connection, batch)
+    recording = _Recording(tenants, seen, now)
+    outcome = [recording.take(entry) for entry in batch]
+    touched = [_row(tenants[tenant_id], now) for tenant_id in recording.touched]
+    _execute_many(connection, _PUT_TENANT, touched)
+    _execute_many(connection, _PUT_SEEN, recording.newly_seen)
+    _execute_many(connection, _PUT_OUTBOX, recording.outbox)
+    return outcome
+
+
+class _Recording:
+    """One batch on its way into the tenants' rows."""
+
+    def __init__(
+        self,
+        tenants: dict[TenantId, Tenant],
+        seen: set[tuple[str, str]],
+        now: datetime,
+    ) -> None:
+        self._tenants = tenants
+        self._seen = seen
+        self._now = now
+        self.touched: dict[TenantId, None] = {}
+        self.newly_seen: list[dict[str, object]] = []
+        self.outbox: list[dict[str, object]] = []
+
+    def take(self, entry: TenantEvent | Refusal) -> Recorded:
+        if entry.event_id is not None and (entry.tenant_id, entry.event_id) in self._seen:
+            return Recorded(Verdict.DUPLICATE, entry.tenant_id)
+        if isinstance(entry, Refusal):
+            return self._refuse(entry)
+        tenant = self._tenants.get(entry.tenant_id)
+        verdict = weigh(tenant, entry)
+        if verdict is not Verdict.RECORDED:
+            return Recorded(verdict, entry.tenant_id)
+        is_change = changes(tenant, entry)
+        self._put(intend(tenant, entry))
+        self._note(entry.tenant_id, entry.event_id)
+        return Recorded(Verdict.RECORDED, entry.tenant_id, changes_intention=is_change)
+
+    def _refuse(self, refusal: Refusal) -> Recorded:
+        """Tell the tenant; then tell again what is true of it, so that this is the last word."""
+        known = self._tenants.get(refusal.tenant_id)
+        tenant = known or Tenant(
+            tenant_id=refusal.tenant_id,
+            desired=Desired.DELETED,
+            revision=0,
+            received_at=refusal.received_at,
+        )
+        told = Status(
+            tenant_id=refusal.tenant_id,
+            state=State.FAILED,
+            reason=refusal.reason,
+            message=refusal.message,
+            occurred_at=self._now,
+            provider_type=tenant.spec.provider_type if tenant.spec is not None else "docker",
+            generation=tenant.generation,
+            event_id=refusal.event_id,
+        )
+        former = tenant.status
+        answer = _Answer(refusal.correlation_id, refusal.traceparent)
+        tenant = self._tell(tenant, told, answer)
+        if former is not None and not _is_refusal(former):
+            truth = replace(former, reason=_retold(former), occurred_at=self._now)
+            tenant = self._tell(tenant, truth, _Answer(tenant.correlation_id, tenant.traceparent))
+        self._put(tenant)
+        self._note(refusal.tenant_id, refusal.event_id)
+        return Recorded(Verdict.RECORDED, refusal.tenant_id)
+
+    def _tell(self, tenant: Tenant, status: Status, answer: "_Answer") -> Tenant:
+        told = replace(status, sequence=_next_sequence(tenant, self._now))
+        self.outbox.append(_outbox_row(told, answer))
+        return replace(tenant, status=told, sequence=told.sequence)
+
+    def _put(self, tenant: Tenant) -> None:
+        self._tenants[tenant.tenant_id] = tenant
+        self.touched[tenant.tenant_id] = None
+
+    def _note(self, tenant_id: TenantId, event_id: EventId | None) -> None:
+        if event_id is not None:
+            self._seen.add((tenant_id, event_id))
+            at = _stamp(self._now)
+            self.newly_seen.append(
+                {"tenant_id": tenant_id, "event_id": event_id, "recorded_at": at}
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a status event carries over from the tenant event it answers."""
+
+    correlation_id: str | None
+    traceparent: str | None
+
+
+_REFUSALS: Final = frozenset(
+    (Reason.INVALID_EVENT, Reason.POLICY_DENIED, Reason.PROVIDER_NOT_SUPPORTED)
+)
+
+
+def _is_refusal(status: Status) -> bool:
+    return status.reason in _REFUSALS
+
+
+def _retold(former: Status) -> Reason:
+    return Reason.UNCHANGED if former.state is State.RUNNING else former.reason
+
+
+def _next_sequence(tenant: Tenant, now: datetime) -> int:
+    return tenant.sequence + 1 if tenant.sequence else int(now.timestamp() * 1000)
+
+
+def _read_many(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId, Tenant]:
+    rows = (
+        row
+        for start in range(0, len(ids), _CHUNK)
+        for row in connection.execute(_TENANTS, {"ids": ids[start : start + _CHUNK]})
+    )
+    return {TenantId(row.tenant_id): _tenant(row) for row in rows}
+
+
+def _read_seen(
+    connection: Connection, batch: Sequence[TenantEvent | Refusal]
+) -> set[tuple[str, str]]:
+    pairs = [(entry.tenant_id, entry.event_id) for entry in batch if entry.event_id is not None]
+    seen: set[tuple[str, str]] = set()
+    for start in range(0, len(pairs), _CHUNK):
+        part = pairs[start : start + _CHUNK]
+        values = {
+            "ids": list({tenant_id for tenant_id, _ in part}),
+            "events": list({event_id for _, event_id in part}),
+        }
+        seen.update((row.tenant_id, row.event_id) for row in connection.execute(_SEEN, values))
+    return seen
+
+
+def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) -> list[TenantId]:
+    known = _read_many(connection, list({sighting.tenant_id for sighting in sightings}))
+    adopted: dict[TenantId, Tenant] = {}
+    for sighting in sorted(sightings, key=lambda seen: seen.role is Role.CURRENT):
+        if sighting.tenant_id in known:
+            continue
+        adopted[sighting.tenant_id] = Tenant(
+            tenant_id=sighting.tenant_id,
+            desired=Desired.RUNNING if sighting.status in _UP else Desired.STOPPED,
+            revision=1,
+            answered_revision=1,
+            received_at=at,
+            fingerprint=sighting.fingerprint,
+        )
+    _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in adopted.values()])
+    return list(adopted)
+
+
+# --- committing a pass ------------------------------------------------------------------------
+
+
+def _commit(connection: Connection, result: PassResult, now: datetime) -> tuple[Status, ...]:
+    rows = connection.execute(_TENANT, {"tenant_id": result.tenant_id}).all()
+    if not rows:
+        return ()
+    tenant = _tenant(rows[0])
+    told: list[Status] = []
+    for status in result.statuses:
+        numbered = replace(status, sequence=_next_sequence(tenant, now))
+        told.append(numbered)
+        tenant = replace(tenant, status=numbered, sequence=numbered.sequence)
+    answer = _Answer(tenant.correlation_id, tenant.traceparent)
+    _execute_many(connection, _PUT_OUTBOX, [_outbox_row(status, answer) for status in told])
+    connection.execute(_PUT_TENANT, _row(_after_pass(tenant, result), now))
+    return tuple(told)
+
+
+def _after_pass(tenant: Tenant, result: PassResult) -> Tenant:
+    answered = max(tenant.answered_revision, result.revision if result.answered else 0)
+    applied = tenant.applied if result.applied is None else result.applied
+    if tenant.desired is Desired.DELETED:
+        applied = None
+    after = replace(tenant, answered_revision=answered, applied=applied)
+    if tenant.revision != result.revision:
+        # A newer event cleared the setback; the pass knew nothing of it.
+        return after
+    return replace(after, setback=result.setback, restarts=result.restarts)
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def _execute_many(
+    connection: Connection, statement: TextClause, rows: Sequence[Mapping[str, object]]
+) -> None:
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _moment(stamp: str | None) -> datetime | None:
+    return None if stamp is None else datetime.fromisoformat(stamp)
+
+
+_decode_spec: Final = lru_cache(maxsize=4096)(decode_spec)
+"""Many tenants share a spec, and one tenant's is read at every event."""
+
+
+def _spec(content: str | None) -> TenantSpec | None:
+    return None if content is None else _decode_spec(content)
+
+
+def _row(tenant: Tenant, now: datetime) -> dict[str, object]:
+    status = tenant.status
+    return {
+        "tenant_id": tenant.tenant_id,
+        "desired": tenant.desired.value,
+        "revision": tenant.revision,
+        "answered_revision": tenant.answered_revision,
+        "received_at": _stamp(tenant.received_at),
+        "kind": tenant.kind.value if tenant.kind is not None else None,
+        "event_id": tenant.event_id,
+        "correlation_id": tenant.correlation_id,
+        "traceparent": tenant.traceparent,
+        "generation": tenant.generation,
+        "spec": encode_spec(tenant.spec) if tenant.spec is not None else None,
+        "fingerprint": tenant.fingerprint,
+        "applied": encode_spec(tenant.applied) if tenant.applied is not None else None,
+        "sequence": tenant.sequence,
+        "state": status.state.value if status is not None else None,
+        "status": encode_status(status) if status is not None else None,
+        "setback": _setback_text(tenant.setback),
+        "restarts": " ".join(_stamp(at) for at in tenant.restarts),
+        "touched_at": _stamp(now),
+    }
+
+
+def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
+    return Tenant(
+        tenant_id=TenantId(row.tenant_id),
+        desired=Desired(row.desired),
+        revision=row.revision,
+        answered_revision=row.answered_revision,
+        received_at=datetime.fromisoformat(row.received_at),
+        kind=EventKind(row.kind) if row.kind is not None else None,
+        event_id=EventId(row.event_id) if row.event_id is not None else None,
+        correlation_id=row.correlation_id,
+        traceparent=row.traceparent,
+        generation=row.generation,
+        spec=_spec(row.spec),
+        fingerprint=row.fingerprint,
+        applied=_spec(row.applied),
+        sequence=row.sequence,
+        status=decode_status(row.status) if row.status is not None else None,
+        setback=_setback(row.setback),
+        restarts=tuple(datetime.fromisoformat(stamp) for stamp in row.restarts.split()),
+    )
+
+
+def _setback_text(setback: Setback | None) -> str | None:
+    if setback is None:
+        return None
+    due = setback.next_attempt_at
+    fields = {
+        "attempt": setback.attempt,
+        "reason": setback.reason.value,
+        "message": setback.message,
+        "next_attempt_at": _stamp(due) if due is not None else None,
+    }
+    return json.dumps(fields)
+
+
+def _setback(content: str | None) -> Setback | None:
+    if content is None:
+        return None
+    fields = json.loads(content)
+    return Setback(
+        attempt=fields["attempt"],
+        reason=Reason(fields["reason"]),
+        message=fields["message"],
+        next_attempt_at=_moment(fields["next_attempt_at"]),
+    )
+
+
+def _outbox_row(status: Status, answer: _Answer) -> dict[str, object]:
+    return {
+        "tenant_id": status.tenant_id,
+        "sequence": status.sequence,
+        "state": status.state.value,
+        "body": encode_status(status),
+        "created_at": _stamp(status.occurred_at),
+        "correlation_id": answer.correlation_id,
+        "traceparent": answer.traceparent,
+    }
+
+
+def _entry(row: Row[tuple[object, ...]]) -> OutboxEntry:
+    return OutboxEntry(
+        entry_id=row.entry_id,
+        tenant_id=TenantId(row.tenant_id),
+        sequence=row.sequence,
+        state=State(row.state),
+        body=row.body,
+        created_at=datetime.fromisoformat(row.created_at),
+        correlation_id=row.correlation_id,
+        traceparent=row.traceparent,
+    )

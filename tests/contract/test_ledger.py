@@ -1,0 +1,419 @@
+"""What the ledger promises, on a SQLite file."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from consumer.adapters.ledger import SqlLedger
+from consumer.errors import LedgerError
+from consumer.model import (
+    ContainerStatus,
+    Desired,
+    EventId,
+    EventKind,
+    Health,
+    Reason,
+    Refusal,
+    Role,
+    Setback,
+    Sighting,
+    State,
+    Tenant,
+    TenantId,
+    Verdict,
+)
+from consumer.ports import PassResult
+from consumer.status import report
+from tests.builders import (
+    MOMENT,
+    TENANT_ID,
+    make_container,
+    make_event,
+    make_spec,
+    make_status,
+)
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+UNIX_MS = int(NOW.timestamp() * 1000)
+OTHER = TenantId("other")
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    """Open a new ledger whose clock stands still."""
+    opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
+    yield opened
+    await opened.close()
+
+
+async def known(ledger: SqlLedger, tenant_id: TenantId = TENANT_ID) -> Tenant:
+    """Return the tenant, which has to be there."""
+    tenant = await ledger.read(tenant_id)
+    assert tenant is not None
+    return tenant
+
+
+def event_number(number: int) -> EventId:
+    """Return one of many event ids."""
+    return EventId(f"event-{number}")
+
+
+async def answer(ledger: SqlLedger, **changes: object) -> None:
+    """Commit a pass that answers the tenant's last event."""
+    tenant = await known(ledger)
+    fields: dict[str, object] = {"statuses": (make_status(),), "answered": True}
+    await ledger.commit(
+        PassResult(tenant_id=TENANT_ID, revision=tenant.revision, **(fields | changes))  # type: ignore[arg-type]  # checked at run time
+    )
+
+
+async def test_a_recorded_event_is_the_desired_state(ledger: SqlLedger) -> None:
+    """What an event wants can be read back whole."""
+    event = make_event(generation=3, correlation_id="c", traceparent="t")
+
+    recorded = await ledger.record([event])
+
+    tenant = await known(ledger)
+    assert [entry.verdict for entry in recorded] == [Verdict.RECORDED]
+    assert recorded[0].changes_intention
+    assert (tenant.spec, tenant.desired, tenant.generation) == (event.spec, Desired.RUNNING, 3)
+    assert (tenant.event_id, tenant.correlation_id, tenant.traceparent) == ("event-1", "c", "t")
+    assert tenant.received_at == MOMENT
+    assert not tenant.is_answered
+
+
+async def test_an_event_id_seen_before_is_a_duplicate(ledger: SqlLedger) -> None:
+    """The same event changes nothing, in a later batch and within one."""
+    twice = await ledger.record([make_event(), make_event()])
+    later = await ledger.record([make_event()])
+
+    verdicts = [entry.verdict for entry in (*twice, *later)]
+    assert verdicts == [Verdict.RECORDED, Verdict.DUPLICATE, Verdict.DUPLICATE]
+    assert (await known(ledger)).revision == 1
+
+
+async def test_event_ids_belong_to_their_tenant(ledger: SqlLedger) -> None:
+    """Two tenants may use the same event id."""
+    recorded = await ledger.record([make_event(), make_event(tenant_id=OTHER)])
+
+    assert [entry.verdict for entry in recorded] == [Verdict.RECORDED] * 2
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_what_is_not_newer_is_stale(ledger: SqlLedger, generation: int) -> None:
+    """An event with a lower or equal generation changes nothing, also after a delete."""
+    await ledger.record([make_event(generation=2)])
+    await ledger.record([make_event(EventKind.DELETED, event_id=event_number(2), generation=3)])
+
+    late = make_event(event_id=event_number(3), generation=generation)
+    recorded = await ledger.record([late])
+
+    assert recorded[0].verdict is Verdict.STALE
+    assert (await known(ledger)).desired is Desired.DELETED
+
+
+async def test_without_id_and_generation_an_equal_spec_is_a_duplicate(ledger: SqlLedger) -> None:
+    """An event that can be told by nothing else is told by what it wants."""
+    first = await ledger.record([make_event(event_id=None)])
+    same = await ledger.record([make_event(event_id=None)])
+    other = await ledger.record([make_event(event_id=None, spec=make_spec(image="nginx:2"))])
+
+    verdicts = [entry.verdict for entry in (*first, *same, *other)]
+    assert verdicts == [Verdict.RECORDED, Verdict.DUPLICATE, Verdict.RECORDED]
+
+
+async def test_a_batch_is_taken_in_order(ledger: SqlLedger) -> None:
+    """The last event of a batch is what is wanted."""
+    kinds = [EventKind.CREATED, EventKind.SUSPENDED, EventKind.RESUMED, EventKind.DELETED]
+    events = [make_event(kind, event_id=event_number(n)) for n, kind in enumerate(kinds)]
+
+    await ledger.record(events)
+
+    tenant = await known(ledger)
+    assert (tenant.desired, tenant.revision, tenant.event_id) == (Desired.DELETED, 4, "event-3")
+    assert tenant.spec is None
+
+
+async def test_suspension_outlives_an_update(ledger: SqlLedger) -> None:
+    """A suspended tenant keeps a new spec for when it is resumed."""
+    await ledger.record([make_event(), make_event(EventKind.SUSPENDED, event_id=event_number(2))])
+    new = make_spec(image="nginx:2")
+    await ledger.record([make_event(EventKind.UPDATED, event_id=event_number(3), spec=new)])
+
+    tenant = await known(ledger)
+    assert (tenant.desired, tenant.spec) == (Desired.STOPPED, new)
+
+
+async def test_a_commit_puts_its_statuses_in_the_outbox(ledger: SqlLedger) -> None:
+    """Statuses are numbered from the Unix time in milliseconds on, and wait to be sent in order."""
+    await ledger.record([make_event(correlation_id="c", traceparent="t")])
+
+    told = await ledger.commit(
+        PassResult(
+            tenant_id=TENANT_ID,
+            revision=1,
+            statuses=(make_status(), make_status(state=State.FAILED, reason=Reason.EXITED)),
+            answered=True,
+            applied=make_spec(),
+            restarts=(MOMENT,),
+        )
+    )
+
+    unsent = await ledger.unsent(limit=10)
+    tenant = await known(ledger)
+    assert [status.sequence for status in told] == [UNIX_MS, UNIX_MS + 1]
+    assert [(entry.sequence, entry.state) for entry in unsent] == [
+        (UNIX_MS, State.RUNNING),
+        (UNIX_MS + 1, State.FAILED),
+    ]
+    assert {(entry.correlation_id, entry.traceparent) for entry in unsent} == {("c", "t")}
+    assert tenant.status == told[-1]
+    assert (tenant.applied, tenant.restarts) == (make_spec(), (MOMENT,))
+    assert tenant.is_answered
+
+
+async def test_what_is_marked_sent_is_not_sent_again(ledger: SqlLedger) -> None:
+    """Only the confirmed entries leave the outbox."""
+    await ledger.record([make_event()])
+    await answer(ledger)
+    await answer(ledger)
+    first, second = await ledger.unsent(limit=10)
+
+    await ledger.mark_sent([first.entry_id], at=NOW)
+
+    assert await ledger.unsent(limit=10) == [second]
+    assert await ledger.outbox_depth() == (1, MOMENT)
+
+
+async def test_a_newer_event_keeps_what_an_older_pass_would_undo(ledger: SqlLedger) -> None:
+    """A pass for an older revision tells its status, but does not answer for the newer."""
+    await ledger.record([make_event()])
+    await ledger.record([make_event(EventKind.DELETED, event_id=event_number(2))])
+    late = PassResult(
+        tenant_id=TENANT_ID,
+        revision=1,
+        statuses=(make_status(),),
+        answered=True,
+        setback=Setback(1, Reason.IMAGE_NOT_FOUND, "no", NOW),
+    )
+
+    told = await ledger.commit(late)
+
+    tenant = await known(ledger)
+    assert len(told) == 1
+    assert (tenant.answered_revision, tenant.setback) == (1, None)
+    assert not tenant.is_answered
+
+
+async def test_a_setback_is_kept_and_cleared_by_the_next_event(ledger: SqlLedger) -> None:
+    """A failed try holds back until something new is wanted."""
+    await ledger.record([make_event()])
+    setback = Setback(2, Reason.PORT_CONFLICT, "8080", NOW)
+    await answer(ledger, setback=setback)
+    held_back = await known(ledger)
+    await ledger.record([make_event(EventKind.UPDATED, event_id=event_number(2))])
+
+    assert held_back.setback == setback
+    assert (await known(ledger)).setback is None
+
+
+async def test_sequences_go_on_through_delete_and_creation(ledger: SqlLedger) -> None:
+    """The next status of a tenant has the next number, whatever became of it."""
+    for number, kind in enumerate((EventKind.CREATED, EventKind.DELETED, EventKind.CREATED)):
+        await ledger.record([make_event(kind, event_id=event_number(number))])
+        await answer(ledger)
+
+    sequences = [entry.sequence for entry in await ledger.unsent(limit=10)]
+    assert sequences == [UNIX_MS, UNIX_MS + 1, UNIX_MS + 2]
+
+
+def refusal(**changes: object) -> Refusal:
+    """Return a refused event."""
+    fields: dict[str, object] = {
+        "tenant_id": TENANT_ID,
+        "received_at": NOW,
+        "reason": Reason.INVALID_EVENT,
+        "message": "containers: docker provider requires exactly 1 container, got 2",
+        "event_id": EventId("bad"),
+    }
+    return Refusal(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+async def test_a_refused_event_of_an_unknown_tenant_is_told(ledger: SqlLedger) -> None:
+    """The failure can be read back, and nothing is wanted of the tenant."""
+    await ledger.record([refusal()])
+
+    tenant = await known(ledger)
+    (entry,) = await ledger.unsent(limit=10)
+    assert tenant.desired is Desired.DELETED
+    assert tenant.status is not None
+    assert (tenant.status.reason, tenant.status.event_id) == (Reason.INVALID_EVENT, "bad")
+    assert entry.state is State.FAILED
+    assert tenant.is_answered
+
+
+async def test_after_a_refused_event_the_truth_is_told_again(ledger: SqlLedger) -> None:
+    """A running tenant's refused update is told, then that it still runs; both in order."""
+    await ledger.record([make_event()])
+    await answer(ledger, statuses=(make_status(container=report(make_container())),))
+
+    await ledger.record([refusal()])
+
+    tenant = await known(ledger)
+    entries = await ledger.unsent(limit=10)
+    assert [entry.state for entry in entries] == [State.RUNNING, State.FAILED, State.RUNNING]
+    assert [entry.sequence for entry in entries] == [UNIX_MS, UNIX_MS + 1, UNIX_MS + 2]
+    assert tenant.status is not None
+    assert (tenant.status.state, tenant.status.reason) == (State.RUNNING, Reason.UNCHANGED)
+    assert tenant.status.container == report(make_container())
+    assert tenant.desired is Desired.RUNNING
+
+
+async def test_a_refused_event_is_told_once(ledger: SqlLedger) -> None:
+    """A redelivered refused event is a duplicate."""
+    await ledger.record([refusal()])
+
+    recorded = await ledger.record([refusal()])
+
+    assert recorded[0].verdict is Verdict.DUPLICATE
+    assert len(await ledger.unsent(limit=10)) == 1
+
+
+def sighting(status: ContainerStatus, tenant_id: TenantId = TENANT_ID) -> Sighting:
+    """Return an entry of the engine's list."""
+    container = make_container()
+    return Sighting(
+        tenant_id=tenant_id,
+        container_id=container.container_id,
+        role=Role.CURRENT,
+        status=status,
+        health=Health.NONE,
+        fingerprint="print",
+        created_at=MOMENT,
+    )
+
+
+async def test_adoption_takes_what_is_there_for_what_is_wanted(ledger: SqlLedger) -> None:
+    """A running container is wanted running, a stopped one stopped; nobody waits for an answer."""
+    seen = [sighting(ContainerStatus.RUNNING), sighting(ContainerStatus.EXITED, OTHER)]
+
+    adopted = await ledger.adopt(seen, at=NOW)
+
+    running, stopped = await known(ledger), await known(ledger, OTHER)
+    assert adopted == [TENANT_ID, OTHER]
+    assert (running.desired, stopped.desired) == (Desired.RUNNING, Desired.STOPPED)
+    assert running.fingerprint == "print"
+    assert running.is_answered
+
+
+async def test_adoption_leaves_known_tenants_alone(ledger: SqlLedger) -> None:
+    """What an event wanted is not overruled by what is seen."""
+    await ledger.record([make_event(EventKind.DELETED)])
+
+    adopted = await ledger.adopt([sighting(ContainerStatus.RUNNING)], at=NOW)
+
+    assert adopted == []
+    assert (await known(ledger)).desired is Desired.DELETED
+
+
+async def test_pages_and_counts_go_by_state(ledger: SqlLedger) -> None:
+    """Tenants can be paged in order, by state, and counted."""
+    ids = [TenantId(f"t{number}") for number in range(4)]
+    await ledger.record([make_event(tenant_id=tenant_id) for tenant_id in ids])
+    for tenant_id in ids[:2]:
+        status = make_status(tenant_id=tenant_id)
+        result = PassResult(tenant_id=tenant_id, revision=1, statuses=(status,), answered=True)
+        await ledger.commit(result)
+
+    everything = await ledger.page(after="", limit=3, state=None)
+    rest = await ledger.page(after="t2", limit=3, state=None)
+    pending = await ledger.page(after="", limit=9, state="pending")
+
+    assert [tenant.tenant_id for tenant in everything] == ids[:3]
+    assert [tenant.tenant_id for tenant in rest] == ids[3:]
+    assert [tenant.tenant_id for tenant in pending] == ids[2:]
+    assert await ledger.counts() == {"running": 2, "stopped": 0, "failed": 0, "pending": 2}
+
+
+async def test_the_resync_list_leaves_out_finished_tombstones(ledger: SqlLedger) -> None:
+    """Deleted and answered tenants need no look; deleted and unanswered ones do."""
+    await ledger.record([make_event(), make_event(EventKind.DELETED, tenant_id=OTHER)])
+    before = {tenant.tenant_id for tenant in await ledger.list_for_resync()}
+    result = PassResult(tenant_id=OTHER, revision=1, answered=True)
+    await ledger.commit(result)
+
+    assert before == {TENANT_ID, OTHER}
+    assert [tenant.tenant_id for tenant in await ledger.list_for_resync()] == [TENANT_ID]
+
+
+async def test_sweeping_forgets_only_what_is_finished(ledger: SqlLedger) -> None:
+    """Old ids, sent entries and told tombstones go; what lives or is unsent stays."""
+    await ledger.record([make_event(), make_event(EventKind.DELETED, tenant_id=OTHER)])
+    await answer(ledger)
+    gone = make_status(tenant_id=OTHER, state=State.STOPPED, reason=Reason.DELETED)
+    await ledger.commit(PassResult(tenant_id=OTHER, revision=1, statuses=(gone,), answered=True))
+    later = NOW + timedelta(days=1)
+
+    await ledger.sweep(before=later)
+    unsent = await ledger.unsent(limit=10)
+    assert await ledger.read(OTHER) is not None
+    await ledger.mark_sent([entry.entry_id for entry in unsent], at=NOW)
+    await ledger.sweep(before=later)
+
+    assert await ledger.read(OTHER) is None
+    assert await ledger.read(TENANT_ID) is not None
+    recorded = await ledger.record([make_event(EventKind.UPDATED)])
+    assert recorded[0].verdict is Verdict.RECORDED
+
+
+async def test_many_commits_at_once_all_hold(ledger: SqlLedger) -> None:
+    """Commits that wait together are committed together, each returning its own numbers."""
+    ids = [TenantId(f"t{number}") for number in range(50)]
+    await ledger.record([make_event(tenant_id=tenant_id) for tenant_id in ids])
+
+    async def one_pass(tenant_id: TenantId) -> int:
+        status = make_status(tenant_id=tenant_id)
+        result = PassResult(tenant_id=tenant_id, revision=1, statuses=(status,), answered=True)
+        return (await ledger.commit(result))[0].sequence
+
+    async with asyncio.TaskGroup() as group:
+        passes = [group.create_task(one_pass(tenant_id)) for tenant_id in ids]
+
+    assert {done.result() for done in passes} == {UNIX_MS}
+    assert len(await ledger.unsent(limit=100)) == 50
+
+
+async def test_one_bad_write_does_not_fail_its_neighbours(ledger: SqlLedger) -> None:
+    """A write that cannot be done fails alone, though it was committed together with others."""
+    bad = replace(make_event(tenant_id=OTHER), correlation_id=object())  # type: ignore[arg-type]
+
+    async with asyncio.TaskGroup() as group:
+        good = group.create_task(ledger.record([make_event()]))
+        failing = group.create_task(expect_ledger_error(ledger, bad))
+
+    assert good.result()[0].verdict is Verdict.RECORDED
+    assert failing.result()
+    assert await ledger.read(OTHER) is None
+
+
+async def expect_ledger_error(ledger: SqlLedger, event: object) -> bool:
+    """Record what cannot be recorded; return whether it failed as promised."""
+    with pytest.raises(LedgerError):
+        await ledger.record([event])  # type: ignore[list-item]  # wrong on purpose
+    return True
+
+
+async def test_a_cancelled_write_does_not_hang_the_others(ledger: SqlLedger) -> None:
+    """Whoever gives up waiting harms nobody."""
+    impatient = asyncio.create_task(ledger.record([make_event()]))
+    patient = asyncio.create_task(ledger.record([make_event(tenant_id=OTHER)]))
+    await asyncio.sleep(0)
+    impatient.cancel()
+
+    assert (await patient)[0].verdict is Verdict.RECORDED
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
