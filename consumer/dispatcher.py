@@ -1,0 +1,160 @@
+"""Which tenants are due: one pass at a time for each, many tenants side by side.
+
+Holds names, never facts: waking a tenant twice is free, and a lost wake is cured by the next
+resync. A tenant woken during its pass gets one more afterwards, however often it was woken. A wake
+that overtakes cancels the running pass, so that a delete never waits behind a pull. Before it come
+intake and watcher with their wakes; it calls the reconcile it was given.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from typing_extensions import override
+
+from consumer.errors import ConsumerError
+from consumer.model import TenantId
+
+_log: Final = structlog.get_logger(__name__)
+
+Reconcile = Callable[[TenantId], Awaitable[datetime | None]]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A tenant that is queued, in a pass, or due later; dropped when it is none of these."""
+
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    is_queued: bool = False
+    is_woken: bool = False
+    is_overtaken: bool = False
+    failures: int = 0
+
+
+class Dispatcher:
+    """Gives turns to tenants."""
+
+    def __init__(
+        self,
+        *,
+        reconcile: Reconcile,
+        now: Callable[[], datetime],
+        passes: int = 1024,
+        failure_delay_seconds: float = 1.0,
+        most_delay_seconds: float = 60.0,
+    ) -> None:
+        self._reconcile = reconcile
+        self._now = now
+        self._passes = passes
+        self._failure_delay_seconds = failure_delay_seconds
+        self._most_delay_seconds = most_delay_seconds
+        self._slots: dict[TenantId, _Slot] = {}
+        self._queue: deque[TenantId] = deque()
+        self._group: asyncio.TaskGroup | None = None
+        self._running = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    @override
+    def __repr__(self) -> str:
+        later = sum(1 for slot in self._slots.values() if slot.timer is not None)
+        return f"<Dispatcher due={len(self._queue)} running={self._running} later={later}>"
+
+    def wake(self, tenant_id: TenantId, *, overtake: bool = False) -> None:
+        """Give the tenant a pass soon. `overtake` cancels the one that is running."""
+        slot = self._slots.setdefault(tenant_id, _Slot())
+        self._cancel_timer(slot)
+        if slot.task is not None:
+            slot.is_woken = True
+            if overtake and not slot.is_overtaken:
+                slot.is_overtaken = True
+                slot.task.cancel()
+            return
+        if not slot.is_queued:
+            slot.is_queued = True
+            self._queue.append(tenant_id)
+            self._is_idle.clear()
+        self._fill()
+
+    async def run(self) -> None:
+        """Run passes until cancelled; cancelling drops the passes that run."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._fill()
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+            for slot in self._slots.values():
+                self._cancel_timer(slot)
+
+    async def drain(self) -> None:
+        """Return when no pass is running or due at once. Later turns are left to the next start."""
+        await self._is_idle.wait()
+
+    def _fill(self) -> None:
+        # No await between the check and the change: one task for each tenant, at most `passes`.
+        while self._group is not None and self._queue and self._running < self._passes:
+            tenant_id = self._queue.popleft()
+            slot = self._slots[tenant_id]
+            slot.is_queued = False
+            self._running += 1
+            slot.task = self._group.create_task(
+                self._take_turn(tenant_id, slot), name=f"pass {tenant_id}"
+            )
+
+    async def _take_turn(self, tenant_id: TenantId, slot: _Slot) -> None:
+        due_at: datetime | None = None
+        try:
+            due_at = await self._pass(tenant_id, slot)
+        except asyncio.CancelledError:
+            if not slot.is_overtaken:
+                raise
+        finally:
+            self._end_turn(tenant_id, slot, due_at)
+
+    async def _pass(self, tenant_id: TenantId, slot: _Slot) -> datetime | None:
+        structlog.contextvars.bind_contextvars(tenant_id=tenant_id)
+        try:
+            due_at = await self._reconcile(tenant_id)
+        except ConsumerError as error:
+            _log.warning("pass failed", error=str(error))
+        except Exception:  # noqa: BLE001 - one tenant's trouble stays its own
+            _log.exception("pass failed")
+        else:
+            slot.failures = 0
+            return due_at
+        slot.failures += 1
+        delay = self._failure_delay_seconds * 2.0 ** min(slot.failures - 1, 16)
+        self._come_back(tenant_id, slot, min(delay, self._most_delay_seconds))
+        return None
+
+    def _end_turn(self, tenant_id: TenantId, slot: _Slot, due_at: datetime | None) -> None:
+        slot.task = None
+        slot.is_overtaken = False
+        self._running -= 1
+        if slot.is_woken:
+            slot.is_woken = False
+            self.wake(tenant_id)
+        elif due_at is not None:
+            self._come_back(tenant_id, slot, (due_at - self._now()).total_seconds())
+        elif slot.timer is None:
+            del self._slots[tenant_id]
+        self._fill()
+        if not self._queue and self._running == 0:
+            self._is_idle.set()
+
+    def _come_back(self, tenant_id: TenantId, slot: _Slot, delay_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        slot.timer = loop.call_later(max(0.0, delay_seconds), self.wake, tenant_id)
+
+    @staticmethod
+    def _cancel_timer(slot: _Slot) -> None:
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None

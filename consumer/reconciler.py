@@ -1,0 +1,354 @@
+"""One pass for one tenant: observe, plan, act, commit what became of it.
+
+A pass is a bounded number of actions, each on a fresh observation; it never loops in wait. It
+returns when to come back. What it finds changed without a tenant event (a crash, a stop by hand) it
+tells before it acts. It may be cancelled at any await: the next pass starts by looking. Before it
+comes the dispatcher, which sees to it that there is one pass at a time for a tenant; after it the
+outbox.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import structlog
+
+from consumer.errors import EngineError, EngineUnavailable
+from consumer.finding import Finding, Rules, assess, note_restart
+from consumer.metrics import Metrics
+from consumer.model import (
+    Container,
+    Desired,
+    Reason,
+    Role,
+    Setback,
+    State,
+    Status,
+    Tenant,
+    TenantId,
+)
+from consumer.plan import (
+    Adjust,
+    Create,
+    GiveUp,
+    Nothing,
+    Remove,
+    Rename,
+    Start,
+    Stop,
+    Wait,
+    decide,
+)
+from consumer.ports import Engine, Ledger, PassResult
+from consumer.status import tell
+
+_Deed = Create | Start | Stop | Remove | Rename | Adjust
+
+_log: Final = structlog.get_logger(__name__)
+
+_MOST_ACTIONS: Final = 16
+"""Enough for the longest way (a replacement that is rolled back); more is left to the next pass."""
+_USUAL_GRACE_SECONDS: Final = 10
+_QUIET_ATTEMPT: Final = 3
+"""Which step of the backoff a tenant at rest waits while the engine is away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Delay before the n-th retry: exponential from `least_seconds` to `most_seconds`, jittered."""
+
+    least_seconds: float = 1.0
+    most_seconds: float = 300.0
+    jitter: Callable[[], float] = random.random
+
+    def seconds(self, attempt: int) -> float:
+        """Return the delay after the given failed attempt (1 is the first)."""
+        full = min(self.most_seconds, self.least_seconds * 2.0 ** min(attempt - 1, 30))
+        return max(self.least_seconds, full * (0.5 + 0.5 * self.jitter()))
+
+
+class Reconciler:
+    """Carries tenants towards what is wanted of them, one pass at a call."""
+
+    def __init__(  # noqa: PLR0913 - the outside is a constructor argument
+        self,
+        *,
+        ledger: Ledger,
+        engine: Engine,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        on_commit: Callable[[], None],
+        rules: Rules | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._engine = engine
+        self._metrics = metrics
+        self._now = now
+        self._on_commit = on_commit
+        self._rules = rules or Rules()
+        self._backoff = backoff or Backoff()
+        self._observed_at: dict[TenantId, datetime] = {}
+
+    def observed_at(self, tenant_id: TenantId) -> datetime | None:
+        """Return when a pass last saw the tenant's containers, None if not since the start."""
+        return self._observed_at.get(tenant_id)
+
+    async def reconcile(self, tenant_id: TenantId) -> datetime | None:
+        """Make one pass; return when the next one is due, None when a wake will tell.
+
+        Raises LedgerError when the ledger failed; the pass then left nothing behind but what it did
+        to the engine, which the next one sees.
+        """
+        tenant = await self._ledger.read(tenant_id)
+        if tenant is None:
+            return None
+        if not tenant.is_answered:
+            self._time_phase("queue", (self._now() - tenant.received_at).total_seconds())
+        one_pass = _Pass(tenant=tenant, committed=tenant)
+        try:
+            await self._observe(one_pass)
+            await self._tell_what_was_found(one_pass)
+            await self._act(one_pass)
+        except EngineUnavailable as error:
+            self._lose_sight(one_pass, error)
+        except EngineError as error:
+            self._set_back(one_pass, error)
+        await self._conclude(one_pass)
+        return one_pass.due_at
+
+    async def _observe(self, one_pass: "_Pass") -> None:
+        containers = await self._engine.observe(one_pass.tenant.tenant_id)
+        one_pass.is_in_sight = True
+        self._see(one_pass, containers)
+
+    def _see(self, one_pass: "_Pass", containers: tuple[Container, ...]) -> None:
+        now = self._now()
+        tenant = one_pass.tenant
+        one_pass.containers = containers
+        self._observed_at[tenant.tenant_id] = now
+        setback = tenant.setback
+        if setback is not None and setback.reason is Reason.ENGINE_UNAVAILABLE:
+            setback = None
+        restarts = note_restart(tenant, containers, now, self._rules)
+        one_pass.tenant = replace(tenant, restarts=restarts, setback=setback)
+
+    async def _tell_what_was_found(self, one_pass: "_Pass") -> None:
+        """Tell of a change that no tenant event asked for, before anything is done about it."""
+        tenant = one_pass.tenant
+        if not tenant.is_answered or tenant.setback is not None:
+            return
+        finding = assess(tenant, one_pass.containers, self._now(), self._rules)
+        if finding.state is not State.RUNNING:
+            await self._commit(one_pass, finding)
+
+    async def _act(self, one_pass: "_Pass") -> None:
+        for _ in range(_MOST_ACTIONS):
+            action = decide(one_pass.tenant, one_pass.containers, self._now(), self._rules)
+            self._metrics.passes.labels(action=type(action).__name__.lower()).inc()
+            match action:
+                case Nothing():
+                    return
+                case Wait(until):
+                    one_pass.come_back(until)
+                    return
+                case GiveUp(finding):
+                    one_pass.tenant = replace(one_pass.tenant, setback=_for_good(finding))
+                    one_pass.is_cleaning_up = True
+                case _:
+                    await self._try(one_pass, action)
+        one_pass.come_back(self._now())
+
+    async def _try(self, one_pass: "_Pass", action: _Deed) -> None:
+        try:
+            await self._carry_out(one_pass, action)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            if one_pass.is_cleaning_up:
+                raise
+            # The plan says what is left to do: remove what is half-made, start the former one.
+            one_pass.is_cleaning_up = True
+            self._set_back(one_pass, error)
+            await self._observe(one_pass)
+
+    async def _carry_out(self, one_pass: "_Pass", action: _Deed) -> None:
+        engine, spec = self._engine, one_pass.tenant.spec
+        match action:
+            case Create(role):
+                await self._create(one_pass, role)
+            case Start(container):
+                with self._phase("start"):
+                    started = await engine.start(container)
+                self._see(one_pass, one_pass.containers_with(container, started))
+            case Stop(container):
+                grace_seconds = spec.stop_grace_seconds if spec else _USUAL_GRACE_SECONDS
+                stopped = await engine.stop(container, grace_seconds=grace_seconds)
+                one_pass.exchange(container, stopped)
+            case Remove(container):
+                await engine.remove(container)
+                one_pass.exchange(container, None)
+            case Rename(container, role):
+                one_pass.exchange(container, await engine.rename(container, role))
+            case Adjust(container):
+                if spec is not None:
+                    one_pass.exchange(container, await engine.adjust(container, spec))
+            case _:
+                assert_never(action)
+
+    async def _create(self, one_pass: "_Pass", role: Role) -> None:
+        tenant = one_pass.tenant
+        if tenant.spec is None:
+            return
+        await self._engine.prepare(tenant.tenant_id, tenant.spec)
+        with self._phase("create"):
+            created = await self._engine.create(
+                tenant.tenant_id, tenant.spec, generation=tenant.generation, role=role
+            )
+        one_pass.containers = (*one_pass.containers, created)
+
+    def _lose_sight(self, one_pass: "_Pass", error: EngineUnavailable) -> None:
+        """Tell those who wait for an answer that the engine is away; the others wait quietly."""
+        one_pass.is_in_sight = False
+        if one_pass.tenant.is_answered and one_pass.tenant.setback is None:
+            delay = self._backoff.seconds(_QUIET_ATTEMPT)
+            one_pass.come_back(self._now() + timedelta(seconds=delay))
+            return
+        self._set_back(one_pass, error)
+
+    def _set_back(self, one_pass: "_Pass", error: EngineError) -> None:
+        tenant = one_pass.tenant
+        earlier = one_pass.committed.setback
+        attempt = earlier.attempt + 1 if earlier is not None else 1
+        next_attempt_at = None
+        if error.is_transient:
+            next_attempt_at = self._now() + timedelta(seconds=self._backoff.seconds(attempt))
+            one_pass.come_back(next_attempt_at)
+        setback = Setback(attempt, Reason(error.reason), str(error), next_attempt_at)
+        one_pass.tenant = replace(tenant, setback=setback)
+        _log.warning(
+            "try failed",
+            tenant_id=tenant.tenant_id,
+            reason=error.reason,
+            message=str(error),
+            attempt=attempt,
+            will_retry=error.is_transient,
+        )
+
+    async def _conclude(self, one_pass: "_Pass") -> None:
+        if not one_pass.is_in_sight:
+            finding = _unreachable(one_pass.tenant)
+        else:
+            finding = assess(one_pass.tenant, one_pass.containers, self._now(), self._rules)
+        if finding.look_at is not None:
+            one_pass.come_back(finding.look_at)
+        if _has_succeeded(finding):
+            one_pass.tenant = replace(one_pass.tenant, setback=None)
+        await self._commit(one_pass, finding)
+        if finding.reason is Reason.DELETED:
+            self._observed_at.pop(one_pass.tenant.tenant_id, None)
+
+    async def _commit(self, one_pass: "_Pass", finding: Finding) -> None:
+        """Commit the status that the finding calls for, and what the next pass has to know."""
+        tenant = one_pass.tenant
+        status = tell(tenant, finding, self._now())
+        applied = tenant.spec if _has_reached(tenant, finding) else tenant.applied
+        after = replace(tenant, applied=applied)
+        if status is None and after == one_pass.committed:
+            return
+        told = await self._ledger.commit(
+            PassResult(
+                tenant_id=tenant.tenant_id,
+                revision=tenant.revision,
+                statuses=(status,) if status is not None else (),
+                answered=status is not None,
+                setback=tenant.setback,
+                applied=applied,
+                restarts=tenant.restarts,
+            )
+        )
+        for status in told:
+            after = replace(after, status=status, answered_revision=tenant.revision)
+            self._count(status)
+        one_pass.tenant = one_pass.committed = after
+        if told:
+            self._on_commit()
+
+    def _count(self, status: Status) -> None:
+        _log.info(
+            "status",
+            tenant_id=status.tenant_id,
+            state=status.state.value,
+            reason=status.reason.value,
+            generation=status.generation,
+            sequence=status.sequence,
+        )
+        if status.state is State.FAILED:
+            self._metrics.tenant_failures.labels(reason=status.reason.value).inc()
+        if status.state is State.RUNNING and status.startup_seconds is not None:
+            self._metrics.startup_seconds.observe(status.startup_seconds)
+
+    @contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._time_phase(phase, time.perf_counter() - began)
+
+    def _time_phase(self, phase: str, seconds: float) -> None:
+        self._metrics.startup_phase_seconds.labels(phase=phase).observe(max(0.0, seconds))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """What one pass knows: the tenant as it goes along and as last committed, and what it sees.
+
+    `is_in_sight` is False while the engine has not been seen, or was lost from sight.
+    """
+
+    tenant: Tenant
+    committed: Tenant
+    containers: tuple[Container, ...] = ()
+    is_in_sight: bool = False
+    is_cleaning_up: bool = False
+    due_at: datetime | None = None
+
+    def come_back(self, at: datetime) -> None:
+        """Have the next pass at this time, or earlier if it was so already."""
+        self.due_at = at if self.due_at is None else min(at, self.due_at)
+
+    def exchange(self, old: Container, new: Container | None) -> None:
+        """Put the container's new observation in the place of the old one."""
+        self.containers = self.containers_with(old, new)
+
+    def containers_with(self, old: Container, new: Container | None) -> tuple[Container, ...]:
+        """Return what is seen, with the new observation in the place of the old one."""
+        kept = (new if seen is old else seen for seen in self.containers)
+        return tuple(seen for seen in kept if seen is not None)
+
+
+def _for_good(finding: Finding) -> Setback:
+    """Return the setback of a failed successor: trying it again would cost downtime."""
+    return Setback(1, finding.reason, finding.message, None)
+
+
+def _unreachable(tenant: Tenant) -> Finding:
+    if tenant.setback is None:
+        return Finding(state=None)
+    return Finding(state=State.FAILED, reason=tenant.setback.reason, message=tenant.setback.message)
+
+
+def _has_succeeded(finding: Finding) -> bool:
+    if finding.state is State.RUNNING:
+        return finding.reason is not Reason.ROLLED_BACK
+    return finding.state is State.STOPPED
+
+
+def _has_reached(tenant: Tenant, finding: Finding) -> bool:
+    """Whether the recorded spec is what the tenant now has."""
+    has_ended_well = finding.state is State.STOPPED and finding.reason is Reason.EXITED
+    is_up = finding.state is State.RUNNING and finding.reason is not Reason.ROLLED_BACK
+    return tenant.desired is Desired.RUNNING and (is_up or has_ended_well)

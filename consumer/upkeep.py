@@ -1,0 +1,83 @@
+"""What has to be done now and then: refresh the gauges, sweep what is no longer needed.
+
+Also the ledger's pulse: its probe says whether it can be written, for readiness. A failure here is
+told and tried again; it never ends the consumer.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from consumer.errors import LedgerError
+from consumer.metrics import Metrics
+from consumer.ports import Ledger
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """Looks after the ledger."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        retention_seconds: float,
+        look_seconds: float = 2.0,
+        sweep_seconds: float = 600.0,
+    ) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._now = now
+        self._retention = timedelta(seconds=retention_seconds)
+        self._look_seconds = look_seconds
+        self._sweep_seconds = sweep_seconds
+        self._trouble: str | None = None
+        self._swept_at: datetime | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the ledger from being written; None when all is well."""
+        return self._trouble
+
+    async def run(self) -> None:
+        """Look and sweep until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except LedgerError as error:
+                self._note_trouble(str(error))
+            await asyncio.sleep(self._look_seconds)
+
+    async def look(self) -> None:
+        """Probe the ledger, set the gauges, and sweep when it is time. Raises LedgerError."""
+        await self._ledger.probe()
+        self._note_trouble(None)
+        for state, count in (await self._ledger.counts()).items():
+            self._metrics.tenants.labels(state=state).set(count)
+        depth, oldest_at = await self._ledger.outbox_depth()
+        self._metrics.outbox_pending.set(depth)
+        age = (self._now() - oldest_at).total_seconds() if oldest_at is not None else 0.0
+        self._metrics.outbox_oldest_seconds.set(age)
+        await self._sweep_when_due()
+
+    async def _sweep_when_due(self) -> None:
+        now = self._now()
+        if self._swept_at is None or (now - self._swept_at).total_seconds() >= self._sweep_seconds:
+            swept = await self._ledger.sweep(before=now - self._retention)
+            self._swept_at = now
+            _log.debug("swept", rows=swept)
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        if (trouble is None) != (self._trouble is None):
+            if trouble is None:
+                _log.info("ledger writable")
+            else:
+                _log.error("ledger not writable", error=trouble)
+        self._trouble = trouble
+        self._metrics.ledger_up.set(0 if trouble else 1)

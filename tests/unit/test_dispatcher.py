@@ -1,0 +1,165 @@
+"""The dispatcher: one pass at a time for each tenant, many tenants side by side."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumer.dispatcher import Dispatcher
+from consumer.errors import LedgerError
+from consumer.model import TenantId
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+ACME = TenantId("acme")
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def clock() -> datetime:
+    """Return the loop's (virtual) time as a date."""
+    return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+class Passes:
+    """A reconcile that takes time and keeps a record of what overlapped."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds = seconds
+        self.begun: list[TenantId] = []
+        self.ended: list[TenantId] = []
+        self.cancelled: list[TenantId] = []
+        self.running: set[TenantId] = set()
+        self.most_at_once = 0
+        self.due_after: dict[TenantId, float] = {}
+        self.fail: Callable[[TenantId], None] = lambda _: None
+
+    async def reconcile(self, tenant_id: TenantId) -> datetime | None:
+        assert tenant_id not in self.running
+        self.begun.append(tenant_id)
+        self.running.add(tenant_id)
+        self.most_at_once = max(self.most_at_once, len(self.running))
+        try:
+            await asyncio.sleep(self.seconds)
+            self.fail(tenant_id)
+        except asyncio.CancelledError:
+            self.cancelled.append(tenant_id)
+            raise
+        finally:
+            self.running.discard(tenant_id)
+        self.ended.append(tenant_id)
+        after = self.due_after.pop(tenant_id, None)
+        return None if after is None else clock() + timedelta(seconds=after)
+
+
+@asynccontextmanager
+async def dispatching(passes: Passes, *, limit: int = 100) -> AsyncIterator[Dispatcher]:
+    """Run a dispatcher for the length of the block."""
+    dispatcher = Dispatcher(reconcile=passes.reconcile, now=clock, passes=limit)
+    task = asyncio.create_task(dispatcher.run())
+    yield dispatcher
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_wakes_during_a_pass_make_one_more() -> None:
+    """Ten wakes while a pass runs make one more pass, not ten, and never two at a time."""
+    passes = Passes()
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(0.5)
+        for _ in range(10):
+            dispatcher.wake(ACME)
+        await dispatcher.drain()
+
+    assert passes.ended == [ACME, ACME]
+
+
+async def test_tenants_go_side_by_side_up_to_the_limit() -> None:
+    """Tenants are reconciled in parallel, never more than the limit, all in the end."""
+    passes = Passes()
+    async with dispatching(passes, limit=4) as dispatcher:
+        for number in range(10):
+            dispatcher.wake(TenantId(f"t{number}"))
+        await dispatcher.drain()
+
+    assert passes.most_at_once == 4
+    assert sorted(passes.ended) == sorted(f"t{number}" for number in range(10))
+
+
+async def test_a_wake_that_overtakes_cancels_the_running_pass() -> None:
+    """A newer intention does not wait behind a pass that takes ten minutes."""
+    passes = Passes(seconds=600)
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(1)
+        passes.seconds = 1
+        began = clock()
+        dispatcher.wake(ACME, overtake=True)
+        await dispatcher.drain()
+        took = (clock() - began).total_seconds()
+
+    assert passes.cancelled == [ACME]
+    assert passes.ended == [ACME]
+    assert took == pytest.approx(1, abs=0.1)
+
+
+async def test_a_tenant_comes_back_when_it_asked_to() -> None:
+    """The time a pass returns is when the next one begins."""
+    passes = Passes(seconds=0)
+    passes.due_after[ACME] = 30
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(29)
+        begun_before = len(passes.begun)
+        await asyncio.sleep(2)
+
+    assert (begun_before, len(passes.begun)) == (1, 2)
+
+
+async def test_a_wake_comes_before_a_later_turn_and_replaces_it() -> None:
+    """A backoff never delays a wake, and its own turn does not come twice."""
+    passes = Passes(seconds=0)
+    passes.due_after[ACME] = 30
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(1)
+        dispatcher.wake(ACME)
+        await asyncio.sleep(100)
+
+    assert len(passes.begun) == 2
+
+
+@pytest.mark.parametrize("error", [LedgerError("disk full"), ValueError("a bug")])
+async def test_a_failed_pass_is_tried_again_and_stays_its_tenants_own(error: Exception) -> None:
+    """A pass that raises, whatever it is, comes back later; other tenants do not notice."""
+    passes = Passes(seconds=0)
+    failures = iter([error, error])
+
+    def fail(tenant_id: TenantId) -> None:
+        if tenant_id == ACME and (failure := next(failures, None)) is not None:
+            raise failure
+
+    passes.fail = fail
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        dispatcher.wake(TenantId("other"))
+        await asyncio.sleep(10)
+
+    assert passes.begun.count(ACME) == 3
+    assert sorted(passes.ended) == [ACME, "other"]
+
+
+async def test_a_tenant_at_rest_is_forgotten() -> None:
+    """Nothing is kept of tenants that have no turn to come."""
+    passes = Passes()
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        during = repr(dispatcher)
+        await dispatcher.drain()
+        kept = dict(dispatcher._slots)
+
+    assert during == "<Dispatcher due=1 running=0 later=0>"
+    assert kept == {}
