@@ -7,7 +7,6 @@ the engine has been asked; the engine itself then refuses.
 """
 
 import posixpath
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -222,18 +221,6 @@ def _listing(values: Iterable[str]) -> str:
     return ", ".join(values) or "nothing"
 
 
-_RANGE: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
-
-
-def parse_port_range(text: str) -> PortRange:
-    """Return the range that `8080` or `8000-8999` means; raise ValueError with the rule."""
-    found = _RANGE.fullmatch(text.strip())
-    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 1 <= low <= high <= 65535:
-        raise ValueError(f"has to be a port or a range like 8000-8999, got {text!r}")
-    return low, high
-
-
 class Admission:
     """The one way in for a tenant event: decoded, checked, hardened."""
 
@@ -256,8 +243,3 @@ class Admission:
                 Reason.POLICY_DENIED, faults, tenant_id=event.tenant_id, event_id=event.event_id
             )
         return replace(event, spec=harden(event.spec, self._policy))
-
-
-def port_ranges(texts: Iterable[str]) -> tuple[PortRange, ...]:
-    """Return the ranges that the setting lists."""
-    return tuple(parse_port_range(text) for text in texts)

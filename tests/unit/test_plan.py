@@ -11,7 +11,6 @@ from consumer.finding import ALIVE, Rules, assess
 from consumer.model import (
     Container,
     ContainerId,
-    ContainerReport,
     ContainerStatus,
     Desired,
     EventKind,
@@ -40,6 +39,7 @@ from consumer.plan import (
     decide,
     deserves_look,
 )
+from consumer.status import report
 from tests.builders import make_container, make_spec, make_tenant
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -90,18 +90,6 @@ def old(status: ContainerStatus = ContainerStatus.RUNNING, **changes: object) ->
 
 def told(state: State, reason: Reason, of: Container | None) -> Status:
     """Return a status told earlier of the container."""
-    report = of and ContainerReport(
-        container_id=of.container_id,
-        name=of.name,
-        image=of.image,
-        image_id=of.image_id,
-        started_at=of.started_at,
-        finished_at=None,
-        exit_code=None,
-        restart_count=0,
-        oom_killed=False,
-        health=Health.NONE,
-    )
     return Status(
         tenant_id=make_tenant().tenant_id,
         state=state,
@@ -109,7 +97,7 @@ def told(state: State, reason: Reason, of: Container | None) -> Status:
         message="",
         occurred_at=LONG_AGO,
         provider_type="docker",
-        container=report,
+        container=report(of),
     )
 
 
@@ -396,6 +384,7 @@ def test_following_the_plan_comes_to_rest(
     engine = ModelEngine(found)
     alive_at_first = engine.most_alive
     now = NOW
+    action: Action = Nothing()
     for _ in range(20):
         action = decide(wanted, engine.containers, now, RULES)
         match action:
