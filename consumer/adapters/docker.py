@@ -1,0 +1,712 @@
+"""The engine port on Docker: observe, prepare, create, start, stop, remove, events.
+
+Sees and touches only containers with our labels and instance. After an unclear answer it looks
+before it says anything. "Already so" is success. Requests that change something are seen through to
+their end even when the caller is cancelled. Reasons come from status codes and from the container's
+own state; the engine's words are only a second hint, in one table.
+"""
+
+import asyncio
+import io
+import json
+import re
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import structlog
+
+from consumer.adapters.docker_client import DockerClient, Endpoint, Refused, see_through
+from consumer.adapters.docker_spec import (
+    SECRETS_FOLDER,
+    Naming,
+    as_filter,
+    holder_of,
+    listed_name,
+    to_container,
+    to_create_document,
+    to_labels,
+    to_sighting,
+    to_update_document,
+)
+from consumer.adapters.images import FindCredentials, Images, PullLimits
+from consumer.errors import EngineError, EngineUnavailable
+from consumer.model import (
+    Container,
+    ContainerStatus,
+    EngineEvent,
+    EngineFacts,
+    PortMapping,
+    Reason,
+    Role,
+    Sighting,
+    TenantId,
+    TenantSpec,
+    as_tenant_id,
+)
+
+_log: Final = structlog.get_logger(__name__)
+
+_BAD_REQUEST, _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 400, 404, 409, 500
+_CREATE: Final = "failed to create container"
+_START: Final = "failed to start container"
+_REMOVE: Final = "failed to remove container"
+_STOP: Final = "failed to stop container"
+_COMMAND_FAULTS: Final = frozenset({126, 127})
+"""Exit codes of a container whose command cannot be run or is not there."""
+_BUILT_IN_NETWORKS: Final = frozenset({"bridge", "host", "none", "default"})
+_MARGIN_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 0.2
+_MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
+_WAKING: Final = frozenset(
+    {"start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
+)
+_RUNNING: Final = frozenset({ContainerStatus.RUNNING, ContainerStatus.RESTARTING})
+_AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, ContainerStatus.DEAD})
+_HINTS: Final = (
+    (("port is already allocated", "address already in use"), Reason.PORT_CONFLICT),
+    (
+        ("no space left", "cannot allocate memory", "range of cpus", "minimum memory"),
+        Reason.INSUFFICIENT_RESOURCES,
+    ),
+    (
+        (
+            *("network ", "endpoint with name", "not manually attachable", "not a swarm manager"),
+            "failed to create endpoint",
+        ),
+        Reason.NETWORK_FAILED,
+    ),
+)
+"""Words of the engine and what they hint at, in this order."""
+_PORT: Final = re.compile(r":(\d{1,5})\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The network tenants are attached to, and the host address their ports are bound on."""
+
+    name: str = "bridge"
+    driver: str = "bridge"
+    is_isolating: bool = True
+    bind_address: str = "0.0.0.0"  # noqa: S104 - the contract's default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """How many starts and stops at a time; deadlines in seconds."""
+
+    starts: int = 8
+    stops: int = 16
+    request_seconds: float = 60.0
+    facts_seconds: float = 5.0
+    event_idle_seconds: float = 300.0
+    """A silent stream is opened anew after this long: a dead peer looks the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observers:
+    """Who is told of requests (operation, outcome, seconds) and of pulls (seconds)."""
+
+    request: Callable[[str, str, float], None] = lambda _operation, _outcome, _seconds: None
+    pull: Callable[[float], None] = lambda _seconds: None
+
+
+class DockerEngine:
+    """See `ports.Engine` for the promises."""
+
+    def __init__(  # noqa: PLR0913 - the outside is a constructor argument
+        self,
+        *,
+        endpoint: Endpoint,
+        naming: Naming,
+        network: Network | None = None,
+        limits: EngineLimits | None = None,
+        pull_limits: PullLimits | None = None,
+        credentials: FindCredentials = lambda _registry: None,
+        secrets_dir: Path | None = None,
+        observers: Observers | None = None,
+    ) -> None:
+        observers = observers or Observers()
+        self._client = DockerClient(endpoint, observe_request=observers.request)
+        self._images = Images(
+            self._client,
+            credentials=credentials,
+            limits=pull_limits or PullLimits(),
+            observe_pull=observers.pull,
+        )
+        self._naming = naming
+        self._network = network or Network()
+        self._limits = limits or EngineLimits()
+        self._secrets_dir = secrets_dir
+        self._starts = asyncio.Semaphore(self._limits.starts)
+        self._stops = asyncio.Semaphore(self._limits.stops)
+        self._network_lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["DockerEngine"]:
+        """Hold the connections for the length of the block; the engine may be away."""
+        async with self._client.opened():
+            yield self
+
+    # --- looking
+
+    async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
+        """Return every container of the tenant, inspected, oldest first."""
+        listed = await self._list(self._naming.filters(tenant_id))
+        found = [await self._inspect(str(line.get("Id"))) for line in listed]
+        containers = [container for container in found if container is not None]
+        return tuple(sorted(containers, key=lambda container: container.created_at))
+
+    async def survey(self) -> tuple[Sighting, ...]:
+        """Return one line for each of our containers."""
+        sightings = []
+        for line in await self._list(self._naming.filters()):
+            try:
+                sightings.append(to_sighting(line, self._naming))
+            except ValueError:
+                # Somebody wrote our labels on a container by hand; it is no tenant's.
+                _log.debug("not a tenant's container", container=listed_name(line))
+        return tuple(sightings)
+
+    async def facts(self) -> EngineFacts:
+        """Return what the engine says of itself."""
+        async with self._client.asking("info", self._limits.facts_seconds) as docker:
+            version = await docker.version()
+            told = await docker.system.info()
+        plugins = (told.get("Plugins") or {}).get("Log") or []
+        return EngineFacts(
+            version=str(version.get("Version", "")),
+            api_version=str(version.get("ApiVersion", "")),
+            cpus=int(told.get("NCPU") or 0),
+            memory_bytes=int(told.get("MemTotal") or 0),
+            log_drivers=frozenset(str(name) for name in plugins),
+        )
+
+    async def _list(self, filters: dict[str, list[str]]) -> list[dict[str, object]]:
+        seconds = self._limits.request_seconds
+        try:
+            async with self._client.asking("list", seconds) as docker:
+                # The library's own `containers.list` wraps each line and hides it.
+                listed = await docker._query_json(  # noqa: SLF001 - see above
+                    "containers/json", params={"all": "1", "filters": as_filter(filters)}
+                )
+        except Refused as error:
+            raise EngineUnavailable(f"the engine cannot list containers: {error}") from error
+        return [line for line in listed if isinstance(line, dict)]
+
+    async def _inspect(self, name: str) -> Container | None:
+        """Return the container of this id or name; None when there is none or it is not ours."""
+        document = await self._show(name)
+        if document is None:
+            return None
+        try:
+            return to_container(document, self._naming)
+        except ValueError:
+            return None
+
+    async def _show(self, name: str) -> dict[str, object] | None:
+        try:
+            async with self._client.asking("inspect", self._limits.request_seconds) as docker:
+                container = await docker.containers.get(name)
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise EngineUnavailable(f"the engine cannot inspect {name}: {error}") from error
+        shown: dict[str, object] = container._container  # noqa: SLF001 - what `get` has just read
+        return shown
+
+    # --- preparing
+
+    async def prepare(self, tenant_id: TenantId, spec: TenantSpec) -> None:
+        """Bring in the image and the network; refuse a host port that another tenant holds."""
+        await self._check_ports(tenant_id, spec)
+        await self._images.ensure(spec.image, spec.pull_policy)
+        if (spec.network_mode or self._network.name) == self._network.name:
+            await self._ensure_network()
+
+    async def _check_ports(self, tenant_id: TenantId, spec: TenantSpec) -> None:
+        found = await self._find_holder(tenant_id, spec.ports)
+        if found is not None:
+            port, holder = found
+            message = (
+                f"{_CREATE}: host port {port.host_port}/{port.protocol.value} is held by "
+                f"tenant {holder}"
+            )
+            raise EngineError(Reason.PORT_CONFLICT, message, is_transient=True)
+
+    async def _find_holder(
+        self, tenant_id: TenantId, ports: tuple[PortMapping, ...]
+    ) -> tuple[PortMapping, str] | None:
+        if not any(port.host_port for port in ports):
+            return None
+        mine = self._naming.label("tenant_id")
+        others = [
+            line
+            for line in await self._list(self._naming.filters())
+            if (line.get("Labels") or {}).get(mine) != tenant_id  # type: ignore[attr-defined]  # JSON
+        ]
+        return holder_of(ports, others, self._naming)
+
+    async def _ensure_network(self) -> None:
+        network = self._network
+        if network.name in _BUILT_IN_NETWORKS:
+            return
+        async with self._network_lock:
+            try:
+                driver = await self._network_driver()
+                if driver is None:
+                    await see_through(self._create_network())
+                    driver = await self._network_driver()
+            except Refused as error:
+                raise _network_failed(f"network {network.name!r}: {error}") from error
+        if driver is not None and driver != network.driver:
+            raise _network_failed(
+                f"network {network.name!r} exists with driver {driver!r}, wanted is "
+                f"{network.driver!r} (compute.docker.network_driver)"
+            )
+
+    async def _network_driver(self) -> str | None:
+        """Return the driver of the configured network; None when there is no such network."""
+        name = self._network.name
+        async with self._client.asking("network list", self._limits.request_seconds) as docker:
+            listed = await docker.networks.list(filters={"name": [name]})
+        # The filter takes parts of names.
+        return next((str(line["Driver"]) for line in listed if line["Name"] == name), None)
+
+    async def _create_network(self) -> None:
+        network = self._network
+        document: dict[str, object] = {
+            "Name": network.name,
+            "Driver": network.driver,
+            "CheckDuplicate": True,
+            "Labels": {self._naming.label("owner"): self._naming.prefix},
+        }
+        if network.driver == "overlay":
+            document["Attachable"] = True
+        if network.driver == "bridge" and network.is_isolating:
+            document["Options"] = {"com.docker.network.bridge.enable_icc": "false"}
+        try:
+            async with self._client.asking(
+                "network create", self._limits.request_seconds
+            ) as docker:
+                await docker.networks.create(document)
+        except Refused as error:
+            if error.status != _CONFLICT:  # somebody else was faster
+                raise
+        else:
+            _log.info("network created", network=network.name, driver=network.driver)
+
+    # --- creating
+
+    async def create(
+        self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
+    ) -> Container:
+        """Return a new container, created and not started."""
+        return await see_through(self._create(tenant_id, spec, generation, role))
+
+    async def _create(
+        self, tenant_id: TenantId, spec: TenantSpec, generation: int | None, role: Role
+    ) -> Container:
+        naming = self._naming
+        secrets = self._read_secrets(tenant_id, spec)
+        name = naming.container(tenant_id, role)
+        document = to_create_document(
+            spec,
+            to_labels(naming, tenant_id, spec, generation),
+            network=self._network.name,
+            bind_address=self._network.bind_address,
+        )
+        try:
+            async with self._client.asking("create", self._limits.request_seconds) as docker:
+                await docker.containers.create(document, name=name)  # type: ignore[arg-type]  # JSON
+        except (Refused, EngineUnavailable) as error:
+            container = await self._after_create_failed(name, tenant_id, spec, error)
+        else:
+            container = await self._fresh(name, _CREATE)
+        if secrets:
+            await self._put_secrets(container, spec, secrets)
+        return container
+
+    async def _after_create_failed(
+        self, name: str, tenant_id: TenantId, spec: TenantSpec, error: Refused | EngineUnavailable
+    ) -> Container:
+        """Look whether it was created all the same; otherwise say why not.
+
+        A lost answer or an internal error leaves that open, and a taken name may be our own from a
+        try whose answer was lost.
+        """
+        is_clear = isinstance(error, Refused) and error.status in (_BAD_REQUEST, _NOT_FOUND)
+        holder = None if is_clear else await self._show(name)
+        if holder is not None:
+            ours = self._as_ours(holder, tenant_id)
+            if ours is not None and ours.fingerprint == spec.fingerprint:
+                return ours
+            if isinstance(error, Refused) and error.status == _CONFLICT:
+                raise _name_conflict(name, holder, is_ours=ours is not None) from error
+        if isinstance(error, EngineUnavailable):
+            raise error
+        raise _create_failure(spec, error) from error
+
+    def _as_ours(self, document: dict[str, object], tenant_id: TenantId) -> Container | None:
+        config = document.get("Config")
+        labels = config.get("Labels") if isinstance(config, dict) else None
+        if not isinstance(labels, dict) or not self._naming.owns(labels):
+            return None
+        container = to_container(document, self._naming)
+        return container if container.tenant_id == tenant_id else None
+
+    async def _fresh(self, name: str, phrase: str) -> Container:
+        container = await self._inspect(name)
+        if container is None:
+            # Removed by somebody this very moment: the next pass sees what there is.
+            raise EngineError(
+                Reason.CREATE_FAILED, f"{phrase}: {name} is not there any more", is_transient=True
+            )
+        return container
+
+    # --- secrets
+
+    def _read_secrets(self, tenant_id: TenantId, spec: TenantSpec) -> dict[str, bytes]:
+        if not spec.secrets:
+            return {}
+        if self._secrets_dir is None:
+            raise _secret_missing("compute.docker.secrets_dir is not set")
+        secrets = {}
+        for name in spec.secrets:
+            path = self._secrets_dir / tenant_id / name
+            try:
+                secrets[name] = path.read_bytes()
+            except OSError as error:
+                raise _secret_missing(f"secret {name!r}: {error.strerror}") from error
+        return secrets
+
+    async def _put_secrets(
+        self, container: Container, spec: TenantSpec, secrets: dict[str, bytes]
+    ) -> None:
+        archive = _archive(secrets, spec.user)
+        try:
+            async with self._client.asking("put archive", self._limits.request_seconds) as docker:
+                handle = docker.containers.container(container.container_id)
+                await handle.put_archive(SECRETS_FOLDER, archive)  # type: ignore[no-untyped-call]  # untyped there
+        except Refused as error:
+            message = f"{_CREATE}: secrets not delivered: {error}"
+            raise EngineError(Reason.CREATE_FAILED, message, is_transient=True) from error
+
+    # --- starting
+
+    async def start(self, container: Container) -> Container:
+        """Return the container, running."""
+        async with self._starts:
+            return await see_through(self._start(container))
+
+    async def _start(self, container: Container) -> Container:
+        try:
+            async with self._client.asking("start", self._limits.request_seconds) as docker:
+                handle = docker.containers.container(container.container_id)
+                if container.status is ContainerStatus.PAUSED:
+                    await handle.unpause()
+                else:
+                    await handle.start()
+        except (Refused, EngineUnavailable) as error:
+            return await self._after_start_failed(container, error)
+        return await self._fresh_started(container)
+
+    async def _after_start_failed(
+        self, container: Container, error: Refused | EngineUnavailable
+    ) -> Container:
+        seen = await self._inspect(container.container_id)
+        if seen is not None and seen.status in _RUNNING:
+            return seen
+        if isinstance(error, EngineUnavailable):
+            raise error
+        raise await self._start_failure(container, seen, error) from error
+
+    async def _fresh_started(self, container: Container) -> Container:
+        seen = await self._inspect(container.container_id)
+        if seen is None:
+            raise EngineError(
+                Reason.START_FAILED,
+                f"{_START}: {container.name} was removed meanwhile",
+                is_transient=True,
+            )
+        return seen
+
+    async def _start_failure(
+        self, container: Container, seen: Container | None, error: Refused
+    ) -> EngineError:
+        words = (seen.error if seen is not None else "") or error.message
+        message = f"{_START}: Error response from daemon: {words}"
+        exit_code = await self._exit_code(container)
+        if exit_code in _COMMAND_FAULTS or error.status == _BAD_REQUEST:
+            return EngineError(Reason.START_FAILED, message, is_transient=False)
+        reason = _hint(words) or _hint(error.message) or Reason.START_FAILED
+        if reason is Reason.PORT_CONFLICT:
+            message += await self._name_holder(container, words)
+        return EngineError(reason, message, is_transient=True)
+
+    async def _exit_code(self, container: Container) -> int | None:
+        """Return the exit code of a start that failed: `State.ExitCode` while still `created`."""
+        document = await self._show(container.container_id)
+        state = document.get("State") if document is not None else None
+        code = state.get("ExitCode") if isinstance(state, dict) else None
+        return code if isinstance(code, int) else None
+
+    async def _name_holder(self, container: Container, words: str) -> str:
+        ports = tuple(
+            PortMapping(1, int(number), protocol)
+            for number in _PORT.findall(words)
+            for protocol in {port.protocol for port in container.ports}
+        )
+        found = await self._find_holder(container.tenant_id, ports)
+        return f" (held by tenant {found[1]})" if found is not None else ""
+
+    # --- stopping and removing
+
+    async def stop(self, container: Container, *, grace_seconds: int) -> Container:
+        """Return the container, stopped; killed when it outlives the grace period."""
+        async with self._stops:
+            return await see_through(self._stop(container, grace_seconds))
+
+    async def _stop(self, container: Container, grace_seconds: int) -> Container:
+        deadline = grace_seconds + _MARGIN_SECONDS
+        trouble: Refused | EngineUnavailable | None = None
+        try:
+            async with self._client.asking("stop", deadline) as docker:
+                await docker.containers.container(container.container_id).stop(t=grace_seconds)
+        except (Refused, EngineUnavailable) as error:
+            trouble = error
+        seen = await self._inspect(container.container_id)
+        if seen is not None and seen.status not in _AT_REST:
+            trouble = await self._kill(container) or trouble
+            seen = await self._await_rest(container)
+        if seen is None:
+            raise EngineError(
+                Reason.STOP_FAILED, f"{_STOP}: {container.name} is gone", is_transient=True
+            )
+        if seen.status not in _AT_REST:
+            words = f"{_STOP}: it is {seen.status.value} even so; {trouble or 'killed in vain'}"
+            raise EngineError(Reason.STOP_FAILED, words, is_transient=True)
+        return seen
+
+    async def _kill(self, container: Container) -> Refused | None:
+        try:
+            async with self._client.asking("kill", _MARGIN_SECONDS) as docker:
+                await docker.containers.container(container.container_id).kill()
+        except Refused as error:
+            return error
+        return None
+
+    async def _await_rest(self, container: Container) -> Container | None:
+        deadline = asyncio.get_running_loop().time() + _MARGIN_SECONDS
+        while True:
+            seen = await self._inspect(container.container_id)
+            is_late = asyncio.get_running_loop().time() > deadline
+            if seen is None or seen.status in _AT_REST or is_late:
+                return seen
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def remove(self, container: Container) -> None:
+        """Remove the container with its anonymous volumes, killing it if it runs."""
+        async with self._stops:
+            await see_through(self._remove(container))
+
+    async def _remove(self, container: Container) -> None:
+        trouble: Exception | None = None
+        try:
+            async with self._client.asking("remove", self._limits.request_seconds) as docker:
+                handle = docker.containers.container(container.container_id)
+                await handle.delete(force=True, v=True)
+        except (Refused, EngineUnavailable) as error:
+            trouble = error
+        if trouble is None or await self._await_gone(container):
+            return
+        if isinstance(trouble, EngineUnavailable):
+            raise trouble
+        message = f"{_REMOVE}: Error response from daemon: {trouble}"
+        raise EngineError(Reason.STOP_FAILED, message, is_transient=True) from trouble
+
+    async def _await_gone(self, container: Container) -> bool:
+        """Wait while it is being removed (an answer of 409 may mean that); say whether it went."""
+        deadline = asyncio.get_running_loop().time() + _MARGIN_SECONDS
+        while True:
+            seen = await self._inspect(container.container_id)
+            if seen is None:
+                return True
+            is_late = asyncio.get_running_loop().time() > deadline
+            if seen.status is not ContainerStatus.REMOVING or is_late:
+                return False
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    # --- changing
+
+    async def rename(self, container: Container, role: Role) -> Container:
+        """Return the container under the role's name."""
+        name = self._naming.container(container.tenant_id, role)
+
+        async def ask() -> None:
+            async with self._client.asking("rename", self._limits.request_seconds) as docker:
+                await docker.containers.container(container.container_id).rename(name)
+
+        return await see_through(
+            self._change(container, ask, lambda seen: seen.name == name, Reason.NAME_CONFLICT)
+        )
+
+    async def adjust(self, container: Container, spec: TenantSpec) -> Container:
+        """Return the container with the spec's CPU, memory and restart policy."""
+        path = f"containers/{container.container_id}/update"
+
+        async def ask() -> None:
+            async with self._client.asking("update", self._limits.request_seconds) as docker:
+                # The library has no method for it.
+                await docker._query_json(path, "POST", data=to_update_document(spec))  # noqa: SLF001 - see above
+
+        def is_so(seen: Container) -> bool:
+            has_limits = seen.resources == spec.resources
+            return has_limits and seen.restart_policy == spec.restart_policy
+
+        return await see_through(self._change(container, ask, is_so, Reason.CREATE_FAILED))
+
+    async def _change(
+        self,
+        container: Container,
+        ask: Callable[[], Awaitable[None]],
+        is_so: Callable[[Container], bool],
+        reason: Reason,
+    ) -> Container:
+        """Ask for a change; what counts is what inspect shows afterwards."""
+        trouble: Refused | EngineUnavailable | None = None
+        try:
+            await ask()
+        except (Refused, EngineUnavailable) as error:
+            trouble = error
+        seen = await self._inspect(container.container_id)
+        if seen is not None and is_so(seen):
+            return seen
+        if isinstance(trouble, EngineUnavailable):
+            raise trouble
+        if trouble is None and seen is not None:
+            return seen
+        words = trouble.message if trouble is not None else "the container is gone"
+        is_transient = trouble is None or trouble.status != _BAD_REQUEST
+        message = f"failed to change container: Error response from daemon: {words}"
+        raise EngineError(_hint(words) or reason, message, is_transient=is_transient) from trouble
+
+    # --- events
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+        """Open the stream of engine events about our containers."""
+        self._client.forget_version()
+        since = await self._engine_second()
+        filters = {"type": ["container"], **self._naming.filters()}
+        idle = self._limits.event_idle_seconds
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=idle)
+        with self._client.streaming("events", self._limits.facts_seconds) as docker:
+            async with asyncio.timeout(self._limits.facts_seconds):
+                response = await docker._do_query(  # noqa: SLF001 - the library's own loop never comes back after a loss
+                    "events",
+                    "GET",
+                    params={"filters": as_filter(filters), "since": since},
+                    timeout=timeout,
+                )
+        try:
+            yield self._read_events(response)
+        finally:
+            response.close()
+
+    async def _engine_second(self) -> str:
+        """Return the engine's time, a second ago, as it writes it itself.
+
+        The engine sends its headers before it subscribes us; what happens in between is in its
+        history, which `since` asks for.
+        """
+        async with self._client.asking("ping", self._limits.facts_seconds) as docker:
+            response = await docker._do_query("_ping", "GET", versioned_api=False)  # noqa: SLF001 - no such method
+            await response.read()
+        try:
+            at = parsedate_to_datetime(response.headers.get("Date", ""))
+        except ValueError:
+            at = datetime.now(UTC)
+        return str(int((at - timedelta(seconds=1)).timestamp()))
+
+    async def _read_events(self, response: aiohttp.ClientResponse) -> AsyncIterator[EngineEvent]:
+        lines = bytearray()
+        while True:
+            with self._client.streaming("events", self._limits.event_idle_seconds):
+                chunk = await response.content.readany()
+            if not chunk:
+                return
+            lines += chunk
+            *whole, rest = lines.split(b"\n")
+            lines = rest if len(rest) < _MOST_EVENT_BYTES else bytearray()
+            for line in whole:
+                event = self._event(bytes(line))
+                if event is not None:
+                    yield event
+
+    def _event(self, line: bytes) -> EngineEvent | None:
+        """Return what the line tells; None for what wakes nobody."""
+        try:
+            document = json.loads(line)
+            action = str(document.get("Action") or document.get("status") or "")
+            attributes = document["Actor"]["Attributes"]
+            tenant_id = as_tenant_id(str(attributes[self._naming.label("tenant_id")]))
+            nanoseconds = int(document["timeNano"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if action not in _WAKING and not action.startswith("health_status"):
+            return None
+        at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        return EngineEvent(tenant_id, action, at)
+
+
+def _hint(words: str) -> Reason | None:
+    text = words.lower()
+    found = (reason for marks, reason in _HINTS if any(mark in text for mark in marks))
+    return next(found, None)
+
+
+def _create_failure(spec: TenantSpec, error: Refused) -> EngineError:
+    message = f"{_CREATE}: Error response from daemon: {error.message}"
+    if error.status == _NOT_FOUND:
+        # Only the image can be missing at this point; a missing network is noticed at the start.
+        return EngineError(Reason.IMAGE_NOT_FOUND, f"{message} ({spec.image})", is_transient=True)
+    if error.status == _CONFLICT:
+        return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
+    reason = _hint(error.message) or Reason.CREATE_FAILED
+    return EngineError(reason, message, is_transient=error.status != _BAD_REQUEST)
+
+
+def _name_conflict(name: str, holder: dict[str, object], *, is_ours: bool) -> EngineError:
+    container_id = str(holder.get("Id", ""))[:12]
+    whose = "an older one of this tenant" if is_ours else "not this tenant's"
+    message = f"{_CREATE}: the name {name} is taken by container {container_id}, {whose}"
+    return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
+
+
+def _network_failed(message: str) -> EngineError:
+    return EngineError(Reason.NETWORK_FAILED, f"{_CREATE}: {message}", is_transient=True)
+
+
+def _secret_missing(message: str) -> EngineError:
+    return EngineError(Reason.CREATE_FAILED, f"{_CREATE}: {message}", is_transient=True)
+
+
+def _archive(secrets: dict[str, bytes], user: str | None) -> bytes:
+    """Return the secrets as a tar archive, readable by the container's user alone."""
+    uid, _, gid = (user or "").partition(":")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in secrets.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o400
+            member.uid = int(uid) if uid.isdigit() else 0
+            member.gid = int(gid) if gid.isdigit() else 0
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

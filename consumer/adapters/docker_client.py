@@ -1,0 +1,220 @@
+"""The one way to ask the Docker Engine: connections, deadlines, measures, translation of errors.
+
+Two connections pools: one for short requests, one without a limit for streams (pulls, events), so
+that open streams never keep a short request waiting. Every request has a deadline; the library's
+default is none. A refusal (an HTTP status of 400 and above) becomes `Refused`, with status and the
+engine's words; anything that leaves the outcome unknown becomes EngineUnavailable.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+
+from consumer.errors import ConsumerError, EngineUnavailable
+
+STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
+_CANNOT_CONNECT: Final = 900  # aiodocker's own number
+_NOT_NOW: Final = frozenset({502, 503, 504})
+_CONNECT_SECONDS: Final = 5.0
+_POOL_SIZE: Final = 100
+_PHRASE: Final = "failed to connect to docker daemon"
+
+_T = TypeVar("_T")
+
+ObserveRequest = Callable[[str, str, float], None]
+"""Told of every request: operation, outcome (ok, refused, unavailable), seconds."""
+
+
+class Refused(ConsumerError):
+    """The engine answered, and the answer is no. Stays within the adapter."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where the engine is: `unix://` or `tcp://`, with PEM files when it speaks TLS.
+
+    Raises ValueError when it cannot be used as given.
+    """
+
+    url: str = STANDARD_SOCKET
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+    has_tls: bool = False
+
+    def __post_init__(self) -> None:
+        scheme = urlsplit(self.url).scheme
+        if scheme not in ("unix", "tcp", "http", "https"):
+            raise ValueError(f"scheme {scheme!r} is not supported; use unix:// or tcp://")
+
+    def connector(self, limit: int) -> aiohttp.BaseConnector:
+        """Return a connection pool; raise EngineUnavailable when a TLS file is no good."""
+        if self.url.startswith("unix://"):
+            return aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=limit)
+        return aiohttp.TCPConnector(ssl=self._tls_context() or False, limit=limit)
+
+    @property
+    def base_url(self) -> str:
+        """What requests are sent to; the path of a socket belongs to the connector."""
+        if self.url.startswith("unix://"):
+            return "unix://localhost"
+        scheme = "https" if self.has_tls else "http"
+        return f"{scheme}://{urlsplit(self.url).netloc}"
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if not self.has_tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if not self.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as error:
+            files = ", ".join(name for name in (self.ca, self.cert, self.key) if name)
+            raise EngineUnavailable(f"{_PHRASE}: cannot use {files}: {error}") from error
+        return context
+
+
+class DockerClient:
+    """Asks one engine."""
+
+    def __init__(self, endpoint: Endpoint, *, observe_request: ObserveRequest) -> None:
+        self._endpoint = endpoint
+        self._observe_request = observe_request
+        self._short: Docker | None = None
+        self._streams: Docker | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold the connection pools for the length of the block; connects only when asked."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        async with (
+            aiohttp.ClientSession(connector=self._endpoint.connector(_POOL_SIZE)) as short,
+            aiohttp.ClientSession(connector=self._endpoint.connector(0)) as streams,
+        ):
+            url = self._endpoint.base_url
+            self._short, self._streams = [
+                Docker(url=url, connector=session.connector, session=session, timeout=timeout)
+                for session in (short, streams)
+            ]
+            try:
+                yield
+            finally:
+                self._short = self._streams = None
+
+    def forget_version(self) -> None:
+        """Negotiate the API version anew: the engine may have been upgraded while it was away."""
+        for docker in (self._short, self._streams):
+            if docker is not None:
+                docker.api_version = "auto"
+
+    @asynccontextmanager
+    async def asking(self, operation: str, seconds: float) -> AsyncIterator[Docker]:
+        """Ask for something short: at most `seconds`. Raises Refused or EngineUnavailable."""
+        if self._short is None:
+            raise EngineUnavailable(f"{_PHRASE}: the client is closed")
+        with self._measured(operation), self._translated(operation, seconds):
+            async with asyncio.timeout(seconds):
+                yield self._short
+
+    @contextmanager
+    def streaming(self, operation: str, seconds: float) -> Iterator[Docker]:
+        """Use the pool for streams; the caller sees to deadlines and says which it chose."""
+        if self._streams is None:
+            raise EngineUnavailable(f"{_PHRASE}: the client is closed")
+        with self._translated(operation, seconds):
+            yield self._streams
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        began = time.perf_counter()
+        outcome = "unavailable"
+        try:
+            yield
+            outcome = "ok"
+        except Refused:
+            outcome = "refused"
+            raise
+        finally:
+            self._observe_request(operation, outcome, time.perf_counter() - began)
+
+    @contextmanager
+    def _translated(self, operation: str, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except DockerError as error:
+            if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
+                raise EngineUnavailable(f"{_PHRASE}: {self._why(error)}") from error
+            raise Refused(error.status, _words(error.message)) from error
+        except TimeoutError as error:
+            place = self._endpoint.url
+            raise EngineUnavailable(
+                f"{_PHRASE}: {place} gave no answer to {operation} within {seconds:g} s"
+            ) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # ValueError: a body that is no JSON, for instance cut off by a dying engine.
+            raise EngineUnavailable(f"{_PHRASE}: {operation}: {_words(str(error))}") from error
+
+    def _why(self, error: DockerError) -> str:
+        """Tell a missing socket, a forbidden one and a deaf one apart; each has its own cure."""
+        url = self._endpoint.url
+        cause = error.__context__
+        reason = getattr(cause, "os_error", cause)
+        match reason:
+            case FileNotFoundError():
+                return f"{url} is not there; does Docker run, is its socket mounted here?"
+            case PermissionError():
+                return f"permission denied at {url}; is this user in the socket's group?"
+            case ConnectionRefusedError():
+                return f"nothing listens at {url}; does Docker run?"
+            case _:
+                return f"{url}: {_words(error.message)}"
+
+
+def _words(text: str) -> str:
+    """Return the engine's words on one line; its errors are JSON when the type has a charset."""
+    stripped = text.strip()
+    if stripped.startswith('{"message":'):
+        stripped = stripped.removeprefix('{"message":').rstrip("}").strip().strip('"')
+        stripped = stripped.replace('\\"', '"').replace("\\n", " ")
+    return " ".join(stripped.split())
+
+
+async def see_through(work: Coroutine[object, object, _T]) -> _T:
+    """Await the work to its end, also when the caller is cancelled meanwhile.
+
+    For requests that change something: when the caller goes on, none is still on its way. A second
+    cancellation ends the work too.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _end(task)
+        raise
+
+
+async def _end(task: "asyncio.Task[_T]") -> None:
+    try:
+        await asyncio.wait((task,))
+    finally:
+        task.cancel()
+        if task.done() and not task.cancelled():
+            task.exception()  # looked at, so that nobody warns of it

@@ -1,0 +1,391 @@
+"""Between our values and the Engine API's documents: names, labels, what is sent, what is read.
+
+Pure. What the engine takes without a word and then does wrong (a binding of a port that is not
+exposed, an empty host port, a swap twice the limit) is never sent. What it shows is read
+tolerantly, so that older engines and Podman are understood. Our labels are forced last: no label
+of a tenant can stand for one of ours.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from consumer.model import (
+    BoundPort,
+    Container,
+    ContainerId,
+    ContainerStatus,
+    Document,
+    Health,
+    HealthCheck,
+    PortMapping,
+    Resources,
+    RestartPolicy,
+    Role,
+    Sighting,
+    TenantId,
+    TenantSpec,
+    Transport,
+    as_tenant_id,
+)
+
+SCHEMA: Final = "1"
+"""Version of our labels, for a later consumer that reads them."""
+SECRETS_FOLDER: Final = "/run/secrets"
+
+_MEGABYTE: Final = 1024 * 1024
+_NANOCPUS_PER_MILLICORE: Final = 1_000_000
+_NANOSECONDS: Final = 1_000_000_000
+_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+_NEVER: Final = "0001-01-01"
+_ENDED: Final = frozenset(
+    {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How what is ours is recognised on an engine: by prefix and instance, in labels and names."""
+
+    prefix: str = "landlord"
+    instance: str = "default"
+
+    def label(self, name: str) -> str:
+        """Return the key of one of our labels."""
+        return f"{self.prefix}.{name}"
+
+    def container(self, tenant_id: TenantId, role: Role) -> str:
+        """Return the name of a tenant's container in this role."""
+        return f"{self.prefix}-{role.value}-{tenant_id}"
+
+    def role(self, name: str, tenant_id: TenantId) -> Role:
+        """Return the role that the name stands for; a foreign name stands for the current one."""
+        found = (role for role in Role if name == self.container(tenant_id, role))
+        return next(found, Role.CURRENT)
+
+    def filters(self, tenant_id: TenantId | None = None) -> dict[str, list[str]]:
+        """Return the engine's label filter for all containers of ours, or one tenant's."""
+        mine = self.label("tenant_id")
+        wanted = mine if tenant_id is None else f"{mine}={tenant_id}"
+        return {"label": [wanted, f"{self.label('instance')}={self.instance}"]}
+
+    def owns(self, labels: Mapping[str, object]) -> bool:
+        """Whether a container with these labels is ours."""
+        is_of_instance = labels.get(self.label("instance")) == self.instance
+        return is_of_instance and self.label("tenant_id") in labels
+
+
+# --- what is sent -----------------------------------------------------------------------------
+
+
+def to_labels(
+    naming: Naming, tenant_id: TenantId, spec: TenantSpec, generation: int | None
+) -> dict[str, str]:
+    """Return the tenant's labels with ours over them."""
+    ours = {
+        "tenant_id": tenant_id,
+        "instance": naming.instance,
+        "generation": "" if generation is None else str(generation),
+        "spec": spec.fingerprint,
+        "schema": SCHEMA,
+        "container_name": spec.container_name,
+        "owner": naming.prefix,
+        "provider": spec.provider_type,
+    }
+    return {**dict(spec.labels), **{naming.label(name): value for name, value in ours.items()}}
+
+
+def to_create_document(
+    spec: TenantSpec, labels: Mapping[str, str], *, network: str, bind_address: str
+) -> Document:
+    """Return the body of the engine's create request."""
+    document: Document = {
+        "Image": spec.image,
+        "Labels": dict(labels),
+        "Env": [f"{name}={value}" for name, value in spec.env],
+        "ExposedPorts": {_port_key(port): {} for port in spec.ports},
+        "HostConfig": _host_document(spec, network, bind_address),
+    }
+    # The Kubernetes reading: command replaces ENTRYPOINT, args replace CMD. An empty list is not
+    # sent: the engine would take it for "nothing to run".
+    optional: Document = {
+        "Entrypoint": list(spec.command),
+        "Cmd": list(spec.args),
+        "User": spec.user,
+        "WorkingDir": spec.working_dir,
+        "Hostname": spec.hostname,
+        "StopSignal": spec.stop_signal,
+        "Healthcheck": _healthcheck_document(spec.healthcheck),
+        # A volume without a name: it can be filled before the start, also when the root file
+        # system is read-only, and it goes with the container.
+        "Volumes": {SECRETS_FOLDER: {}} if spec.secrets else {},
+    }
+    document.update({key: value for key, value in optional.items() if value})
+    # `docker stop` by hand then waits as long as we would.
+    document["StopTimeout"] = spec.stop_grace_seconds
+    return document
+
+
+def _host_document(spec: TenantSpec, network: str, bind_address: str) -> Document:
+    memory = spec.resources.memory * _MEGABYTE
+    document: Document = {
+        "NetworkMode": spec.network_mode or network,
+        "PortBindings": _bindings(spec.ports, bind_address),
+        "NanoCpus": spec.resources.cpu * _NANOCPUS_PER_MILLICORE,
+        "Memory": memory,
+        # Equal, or the engine grants as much swap again.
+        "MemorySwap": memory,
+        "RestartPolicy": to_restart_document(spec.restart_policy),
+        "LogConfig": {"Type": spec.log_driver, "Config": dict(spec.log_options)},
+        "AutoRemove": False,
+        "Privileged": spec.privileged,
+        "ReadonlyRootfs": spec.read_only,
+        "Init": spec.init,
+    }
+    optional: Document = {
+        "Binds": list(spec.volumes),
+        "Tmpfs": dict(spec.tmpfs),
+        "ShmSize": (spec.shm_size_mb or 0) * _MEGABYTE,
+        "PidsLimit": spec.pids_limit,
+        "Ulimits": [
+            {"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in spec.ulimits
+        ],
+        "CapAdd": list(spec.cap_add),
+        "CapDrop": list(spec.cap_drop),
+        "SecurityOpt": list(spec.security_opt),
+        "Runtime": spec.runtime,
+        "ExtraHosts": list(spec.extra_hosts),
+        "Dns": list(spec.dns),
+    }
+    document.update({key: value for key, value in optional.items() if value})
+    return document
+
+
+def to_restart_document(policy: RestartPolicy) -> Document:
+    """Return the policy as the engine writes it."""
+    return {"Name": policy.name, "MaximumRetryCount": policy.max_retries}
+
+
+def to_update_document(spec: TenantSpec) -> Document:
+    """Return the body of the engine's update request: what changes without a new container."""
+    memory = spec.resources.memory * _MEGABYTE
+    return {
+        "NanoCpus": spec.resources.cpu * _NANOCPUS_PER_MILLICORE,
+        "Memory": memory,
+        "MemorySwap": memory,
+        "RestartPolicy": to_restart_document(spec.restart_policy),
+    }
+
+
+def _port_key(port: PortMapping) -> str:
+    return f"{port.container_port}/{port.protocol.value}"
+
+
+def _bindings(ports: Iterable[PortMapping], bind_address: str) -> Document:
+    """Return the bindings of published ports; host port "" or "0" would mean any free one."""
+    bindings: dict[str, list[Document]] = {}
+    for port in ports:
+        if port.host_port:
+            binding: Document = {"HostIp": bind_address, "HostPort": str(port.host_port)}
+            bindings.setdefault(_port_key(port), []).append(binding)
+    return dict(bindings)
+
+
+def _healthcheck_document(healthcheck: HealthCheck | None) -> Document:
+    if healthcheck is None:
+        return {}
+    times = {
+        "Interval": healthcheck.interval_seconds,
+        "Timeout": healthcheck.timeout_seconds,
+        "StartPeriod": healthcheck.start_period_seconds,
+    }
+    document: Document = {"Test": list(healthcheck.test)}
+    document.update(
+        {name: round(seconds * _NANOSECONDS) for name, seconds in times.items() if seconds}
+    )
+    if healthcheck.retries is not None:
+        document["Retries"] = healthcheck.retries
+    return document
+
+
+# --- what is read -----------------------------------------------------------------------------
+
+
+def to_container(inspected: object, naming: Naming) -> Container:
+    """Return the container that an inspect document shows.
+
+    Raises ValueError when it is none of ours.
+    """
+    document = _mapping(inspected)
+    config = _mapping(document.get("Config"))
+    host = _mapping(document.get("HostConfig"))
+    state = _mapping(document.get("State"))
+    labels = _mapping(config.get("Labels"))
+    tenant_id = as_tenant_id(_text(labels.get(naming.label("tenant_id"))))
+    name = _text(document.get("Name")).removeprefix("/")
+    status = ContainerStatus(_text(state.get("Status")))
+    return Container(
+        container_id=ContainerId(_text(document.get("Id"))),
+        name=name,
+        tenant_id=tenant_id,
+        role=naming.role(name, tenant_id),
+        fingerprint=_text(labels.get(naming.label("spec"))),
+        provider_type=_text(labels.get(naming.label("provider"))) or "docker",
+        generation=_generation(labels.get(naming.label("generation"))),
+        image=_text(config.get("Image")),
+        image_id=_text(document.get("Image")),
+        status=status,
+        created_at=_instant(document.get("Created")) or datetime.fromtimestamp(0, UTC),
+        started_at=_instant(state.get("StartedAt")),
+        finished_at=_instant(state.get("FinishedAt")),
+        exit_code=_integer(state.get("ExitCode")) if status in _ENDED else None,
+        restart_count=_integer(document.get("RestartCount")),
+        oom_killed=state.get("OOMKilled") is True,
+        error=_text(state.get("Error")),
+        health=_health(_mapping(state.get("Health")).get("Status")),
+        ports=_bound_ports(config, _mapping(document.get("NetworkSettings"))),
+        resources=_resources(host),
+        restart_policy=_restart_policy(_mapping(host.get("RestartPolicy"))),
+    )
+
+
+def to_sighting(listed: object, naming: Naming) -> Sighting:
+    """Return what one line of the engine's list shows. Raises ValueError when it is not ours."""
+    document = _mapping(listed)
+    labels = _mapping(document.get("Labels"))
+    tenant_id = as_tenant_id(_text(labels.get(naming.label("tenant_id"))))
+    return Sighting(
+        tenant_id=tenant_id,
+        container_id=ContainerId(_text(document.get("Id"))),
+        role=naming.role(listed_name(document), tenant_id),
+        status=ContainerStatus(_text(document.get("State"))),
+        health=_health_in_words(_text(document.get("Status"))),
+        fingerprint=_text(labels.get(naming.label("spec"))),
+        created_at=datetime.fromtimestamp(_integer(document.get("Created")), UTC),
+    )
+
+
+def listed_name(listed: Mapping[str, object]) -> str:
+    """Return the name in a line of the list; links make further names, with more slashes."""
+    names = listed.get("Names")
+    plain = (
+        name.removeprefix("/")
+        for name in (names if isinstance(names, list) else [])
+        if isinstance(name, str) and name.count("/") <= 1
+    )
+    return next(plain, "")
+
+
+def holder_of(
+    ports: Iterable[PortMapping], listed: Iterable[object], naming: Naming
+) -> tuple[PortMapping, str] | None:
+    """Return the first wanted host port that a listed container has, and whose it is."""
+    held: dict[tuple[int, str], str] = {}
+    for line in listed:
+        document = _mapping(line)
+        tenant_id = _text(_mapping(document.get("Labels")).get(naming.label("tenant_id")))
+        bound = document.get("Ports")
+        for entry in bound if isinstance(bound, list) else []:
+            has = _mapping(entry)
+            held[_integer(has.get("PublicPort")), _text(has.get("Type"))] = tenant_id
+    for port in ports:
+        tenant_id = held.get((port.host_port, port.protocol.value), "")
+        if port.host_port and tenant_id:
+            return port, tenant_id
+    return None
+
+
+def _bound_ports(
+    config: Mapping[str, object], network: Mapping[str, object]
+) -> tuple[BoundPort, ...]:
+    bound = _mapping(network.get("Ports"))
+    # A container that does not run has no ports there; what it exposes is all that can be said.
+    keys = {**_mapping(config.get("ExposedPorts")), **bound}
+    ports = [port for key in keys for port in _ports_of(key, bound.get(key))]
+    return tuple(sorted(ports, key=lambda port: (port.container_port, port.protocol, _order(port))))
+
+
+def _order(port: BoundPort) -> tuple[int, str]:
+    return port.host_port or 0, port.host_ip or ""
+
+
+def _ports_of(key: str, bindings: object) -> list[BoundPort]:
+    number, _, protocol = key.partition("/")
+    exposed = BoundPort(int(number), Transport(protocol or "tcp"))
+    if not isinstance(bindings, list) or not bindings:
+        return [exposed]
+    pairs = {
+        (_text(binding.get("HostIp")) or "0.0.0.0", int(_text(binding.get("HostPort")) or 0))  # noqa: S104 - read
+        for binding in map(_mapping, bindings)
+    }
+    # An engine that binds "all addresses" twice, once for IPv6, binds one port.
+    shown = {pair for pair in pairs if pair[0] != "::" or ("0.0.0.0", pair[1]) not in pairs}  # noqa: S104 - compared
+    return [
+        BoundPort(exposed.container_port, exposed.protocol, host_ip, host_port)
+        for host_ip, host_port in shown
+    ]
+
+
+def _resources(host: Mapping[str, object]) -> Resources | None:
+    nanocpus, memory = _integer(host.get("NanoCpus")), _integer(host.get("Memory"))
+    if not nanocpus and not memory:
+        return None
+    return Resources(nanocpus // _NANOCPUS_PER_MILLICORE, memory // _MEGABYTE)
+
+
+def _restart_policy(policy: Mapping[str, object]) -> RestartPolicy:
+    name = _text(policy.get("Name")) or "no"
+    return RestartPolicy(name, _integer(policy.get("MaximumRetryCount")))
+
+
+def _health(status: object) -> Health:
+    text = _text(status)
+    return Health(text) if text in {member.value for member in Health} else Health.NONE
+
+
+def _health_in_words(status: str) -> Health:
+    """Read the health from the list's words: `Up 2 minutes (healthy)`."""
+    for words, health in (
+        ("(healthy)", Health.HEALTHY),
+        ("(unhealthy)", Health.UNHEALTHY),
+        ("(health: starting)", Health.STARTING),
+    ):
+        if words in status:
+            return health
+    return Health.NONE
+
+
+def _generation(label: object) -> int | None:
+    text = _text(label)
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _instant(value: object) -> datetime | None:
+    """Return the time in milliseconds: what a status event can carry, so both compare equal."""
+    found = _INSTANT.fullmatch(_text(value))
+    if found is None or _text(value).startswith(_NEVER):
+        return None
+    seconds, fraction, offset = found.groups()
+    zone = "+00:00" if offset == "Z" else offset
+    moment = f"{seconds}.{(fraction or '')[:3].ljust(3, '0')}{zone}"
+    return datetime.fromisoformat(moment).astimezone(UTC)
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def as_filter(filters: Mapping[str, list[str]]) -> str:
+    """Return list filters as the engine takes them in a query."""
+    return json.dumps(filters)
