@@ -66,9 +66,8 @@ class Intake:
         self._most_retry_seconds = most_retry_seconds
 
     async def run(self) -> None:
-        """Take batches until cancelled."""
-        while True:
-            batch = await self._deliveries.next_batch(limit=self._batch_size)
+        """Take batches until there are no more: taking has stopped, and the last one is settled."""
+        while batch := await self._deliveries.next_batch(limit=self._batch_size):
             await self._settle(batch)
 
     async def _settle(self, batch: Sequence[Delivery]) -> None:

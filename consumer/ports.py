@@ -224,7 +224,8 @@ class Deliveries(Protocol):
     async def next_batch(self, *, limit: int) -> list[Delivery]:
         """Wait for at least one delivery and return those that have arrived, oldest first.
 
-        All of one batch belong to one session. Survives reconnects.
+        All of one batch belong to one session. Survives reconnects. Returns none once taking has
+        stopped.
         """
         ...
 

@@ -1,0 +1,449 @@
+"""The broker: deliveries in, status events and dead letters out, over two supervised connections.
+
+One connection consumes and one publishes, so that a broker that blocks publishers still takes our
+acks. Each is under a supervisor of ours: any loss of connection, channel or consumer tears that
+session down and rebuilds it whole, for ever, with backoff. The consume callback only puts a
+delivery into a buffer; what is done about it is intake's. A delivery can be settled only in the
+session it came by; a lost session is no error, the broker delivers again.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+import aio_pika
+import structlog
+from aio_pika.abc import (
+    AbstractChannel,
+    AbstractConnection,
+    AbstractExchange,
+    AbstractIncomingMessage,
+    AbstractQueue,
+)
+from aio_pika.exceptions import DeliveryError
+from pamqp import encode
+from pamqp.commands import Basic
+
+from consumer.adapters.rabbitmq_topology import (
+    BrokerLink,
+    Topology,
+    check,
+    connect,
+    declare,
+    translated,
+)
+from consumer.errors import BrokerError, TopologyMismatch
+from consumer.messages import DeadLetter, Delivery, status_headers
+from consumer.model import OutboxEntry
+
+_log: Final = structlog.get_logger(__name__)
+
+_CONNECTING: Final = "not connected yet"
+_BLOCKED: Final = "the broker blocks publishers (a memory or disk alarm)"
+_BLOCKED_PROBE_SECONDS: Final = 0.05
+_MOST_HEADER_BYTES: Final = 120_000
+"""A header frame cannot be split, and one beyond frame_max (131072) ends the whole connection."""
+_STEADY_SECONDS: Final = 5.0
+"""A session that lasted this long starts the backoff anew."""
+
+_OnChange = Callable[[bool], None]
+_Session = Callable[[AbstractConnection], Awaitable[None]]
+_Closable = AbstractConnection | AbstractChannel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Seconds between tries to connect: doubling, with full jitter."""
+
+    least_seconds: float = 0.5
+    most_seconds: float = 30.0
+
+    def seconds(self, attempt: int) -> float:
+        """Return the delay after the given failed attempt (1 is the first)."""
+        full = min(self.most_seconds, self.least_seconds * 2.0 ** min(attempt, 16))
+        return random.uniform(self.least_seconds, full)  # noqa: S311 - jitter
+
+
+@dataclass(slots=True)
+class _Intake:
+    """The consuming session: what has arrived by it and is not handed out yet."""
+
+    number: int
+    channel: AbstractChannel
+    queue: AbstractQueue
+    arrived: dict[int, Delivery]
+    next_tag: int = 1
+    consumer_tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlet:
+    """The publishing session.
+
+    Each exchange has a channel of its own: a return or a 404 on one cannot end the other.
+    """
+
+    connection: AbstractConnection
+    statuses: AbstractExchange
+    letters: AbstractExchange
+    lost: "asyncio.Future[str]"
+
+
+class RabbitMQ:
+    """Both ports to the broker: `Deliveries` and `Publisher`."""
+
+    def __init__(  # noqa: PLR0913 - the outside is a constructor argument
+        self,
+        *,
+        link: BrokerLink,
+        topology: Topology,
+        source: str,
+        now: Callable[[], datetime],
+        on_change: _OnChange,
+        prefetch: int = 500,
+        is_declaring: bool = True,
+        retry: Retry | None = None,
+    ) -> None:
+        self._link = link
+        self._topology = topology
+        self._source = source
+        self._now = now
+        self._on_change = on_change
+        self._prefetch = prefetch
+        self._prepare = declare if is_declaring else check
+        self._retry = retry or Retry()
+        self._intake: _Intake | None = None
+        self._outlet: _Outlet | None = None
+        self._sessions = 0
+        self._has_arrived = asyncio.Event()
+        self._is_taking = True
+        self._troubles: dict[str, str | None] = {"consume": _CONNECTING, "publish": _CONNECTING}
+        self._is_blocked = False
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the broker from being used; None when all is well."""
+        lost = next((trouble for trouble in self._troubles.values() if trouble), None)
+        return lost or (_BLOCKED if self._is_blocked else None)
+
+    async def run(self) -> None:
+        """Keep both sessions up until cancelled.
+
+        Raises TopologyMismatch when a name exists with other arguments at the first connection.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep("consume", self._consume), name="broker consume")
+            group.create_task(self._keep("publish", self._publish), name="broker publish")
+
+    # --- supervision
+
+    async def _keep(self, direction: str, session: _Session) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            began = loop.time()
+            has_been_up = self._troubles[direction] is None
+            try:
+                async with connect(self._link, f"landlord-consumer-{direction}") as connection:
+                    await self._prepare(connection, self._link, self._topology)
+                    await session(connection)
+            except TopologyMismatch as error:
+                if not has_been_up and attempt == 0:
+                    raise
+                self._note(direction, str(error))
+            except BrokerError as error:
+                self._note(direction, str(error))
+            attempt = 1 if loop.time() - began >= _STEADY_SECONDS else attempt + 1
+            await asyncio.sleep(self._retry.seconds(attempt))
+
+    def _note(self, direction: str, trouble: str | None) -> None:
+        was_up = self.trouble is None
+        before, self._troubles[direction] = self._troubles[direction], trouble
+        if trouble is None:
+            _log.info("broker session up", direction=direction, place=self._link.place)
+        elif before is None or before == _CONNECTING:
+            _log.error("broker session lost", direction=direction, error=trouble)
+        if was_up != (self.trouble is None):
+            self._on_change(self.trouble is None)
+
+    def _watch(self, lost: "asyncio.Future[str]", *closables: _Closable) -> None:
+        """Have `lost` tell the reason as soon as one of them is closed."""
+
+        def on_close(_: object, reason: BaseException | None) -> None:
+            if not lost.done():
+                lost.set_result(str(reason or "closed"))
+
+        for closable in closables:
+            closable.close_callbacks.add(on_close)
+
+    # --- consuming
+
+    async def _consume(self, connection: AbstractConnection) -> None:
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        with translated(self._link):
+            async with asyncio.timeout(self._link.call_seconds):
+                channel = await connection.channel(publisher_confirms=False)
+                await channel.set_qos(prefetch_count=self._prefetch)
+                queue = await channel.get_queue(self._topology.queue, ensure=False)
+                self._watch(lost, connection, channel)
+                await self._watch_cancel(channel, lost)
+                self._sessions += 1
+                intake = _Intake(self._sessions, channel, queue, {})
+                self._intake = intake
+                if self._is_taking:
+                    intake.consumer_tag = await queue.consume(self._taker(intake))
+        try:
+            self._note("consume", None)
+            reason = await lost
+        finally:
+            # What it brought and nobody took will be delivered again.
+            self._intake = None
+        raise BrokerError(f"the consuming session with {self._link.place} ended: {reason}")
+
+    async def _watch_cancel(self, channel: AbstractChannel, lost: "asyncio.Future[str]") -> None:
+        """Count the broker's own cancel (queue deleted, consumer timeout) as a lost session."""
+        underlay = await channel.get_underlay_channel()
+
+        def on_cancel(*_: object) -> None:
+            if not lost.done():
+                lost.set_result("the broker cancelled the consumer")
+
+        underlay.on_consumer_cancel_callbacks.add(on_cancel)
+
+    def _taker(self, intake: _Intake) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
+        async def take(message: AbstractIncomingMessage) -> None:
+            delivery = _delivery(message, intake.number, self._now())
+            intake.arrived[delivery.tag] = delivery
+            self._has_arrived.set()
+
+        return take
+
+    async def next_batch(self, *, limit: int) -> list[Delivery]:
+        """Wait for at least one delivery and return those that have arrived, oldest first.
+
+        All of one batch belong to one session. Returns nothing once taking has stopped.
+        """
+        while self._is_taking:
+            batch = self._take_arrived(limit)
+            if batch:
+                return batch
+            self._has_arrived.clear()
+            await self._has_arrived.wait()
+        return []
+
+    def _take_arrived(self, limit: int) -> list[Delivery]:
+        intake = self._intake
+        batch: list[Delivery] = []
+        if intake is None:
+            return batch
+        # Only without a gap: `ack_through` settles every earlier delivery too.
+        while len(batch) < limit and intake.next_tag in intake.arrived:
+            batch.append(intake.arrived.pop(intake.next_tag))
+            intake.next_tag += 1
+        return batch
+
+    async def ack_through(self, delivery: Delivery) -> None:
+        """Acknowledge this delivery and every earlier one of its session."""
+        intake = self._intake
+        if intake is None or intake.number != delivery.session:
+            return
+        try:
+            with translated(self._link):
+                async with asyncio.timeout(self._link.call_seconds):
+                    underlay = await intake.channel.get_underlay_channel()
+                    await underlay.basic_ack(delivery.tag, multiple=True)
+        except BrokerError as error:
+            _log.info("ack not sent; the broker delivers again", error=str(error))
+
+    async def stop_taking(self) -> None:
+        """Take no more deliveries; what was handed out can still be settled."""
+        self._is_taking = False
+        self._has_arrived.set()
+        intake = self._intake
+        if intake is None or not intake.consumer_tag:
+            return
+        try:
+            with translated(self._link):
+                async with asyncio.timeout(self._link.call_seconds):
+                    await intake.queue.cancel(intake.consumer_tag)
+        except BrokerError as error:
+            _log.info("consumer not cancelled", error=str(error))
+
+    # --- publishing
+
+    async def _publish(self, connection: AbstractConnection) -> None:
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        async with AsyncExitStack() as stack:
+            with translated(self._link):
+                async with asyncio.timeout(self._link.call_seconds):
+                    statuses = await connection.channel(publisher_confirms=True)
+                    letters = await connection.channel(
+                        publisher_confirms=True, on_return_raises=True
+                    )
+                    outlet = _Outlet(
+                        connection,
+                        await statuses.get_exchange(self._topology.status_exchange, ensure=False),
+                        await letters.get_exchange(self._topology.dead_letter, ensure=False),
+                        lost,
+                    )
+            self._watch(lost, connection, statuses, letters)
+            stack.callback(setattr, self, "_outlet", None)
+            self._outlet = outlet
+            self._is_blocked = False
+            self._note("publish", None)
+            reason = await lost
+        raise BrokerError(f"the publishing session with {self._link.place} ended: {reason}")
+
+    async def publish_status(self, entry: OutboxEntry) -> None:
+        """Publish a status event; that nobody is subscribed is no error."""
+        kind = f"tenant.status.{entry.state.value}"
+        message = aio_pika.Message(
+            entry.body.encode(),
+            headers=dict(status_headers(entry, source=self._source)),
+            content_type="application/json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            # Fresh for each try: the client matches returned messages by it.
+            message_id=uuid4().hex,
+            correlation_id=entry.correlation_id,
+            timestamp=entry.created_at,
+            type=kind,
+        )
+        outlet = self._open_outlet()
+        await self._confirmed(outlet, outlet.statuses, message, kind, is_mandatory=False)
+
+    async def publish_dead_letter(self, letter: DeadLetter) -> None:
+        """Publish to the dead-letter exchange; a message that no queue takes is an error."""
+        outlet = self._open_outlet()
+        message = _letter_message(letter)
+        try:
+            await self._confirmed(
+                outlet, outlet.letters, message, letter.delivery.routing_key, is_mandatory=True
+            )
+        except BrokerError:
+            # It carries the original's message id; a second try must not meet the first one's fate
+            # on the same channel.
+            if not outlet.lost.done():
+                outlet.lost.set_result("a dead letter was not confirmed")
+            raise
+
+    def _open_outlet(self) -> _Outlet:
+        if self._outlet is None:
+            raise BrokerError(self._troubles["publish"] or _CONNECTING)
+        return self._outlet
+
+    async def _confirmed(
+        self,
+        outlet: _Outlet,
+        exchange: AbstractExchange,
+        message: aio_pika.Message,
+        routing_key: str,
+        *,
+        is_mandatory: bool,
+    ) -> None:
+        seconds = self._link.call_seconds
+        try:
+            with translated(self._link):
+                async with asyncio.timeout(seconds):
+                    answer = await exchange.publish(message, routing_key, mandatory=is_mandatory)
+        except BrokerError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                await self._note_blocked(outlet)
+            if isinstance(error.__cause__, DeliveryError):
+                raise BrokerError(f"{exchange.name} takes no message: {error}") from error
+            raise
+        if not isinstance(answer, Basic.Ack):
+            raise BrokerError(f"not confirmed by {exchange.name}: {type(answer).__name__}")
+        if self._is_blocked:
+            self._set_blocked(is_blocked=False)
+
+    async def _note_blocked(self, outlet: _Outlet) -> None:
+        """Find out whether the broker blocks us: the client only shows it by not being ready."""
+        transport = outlet.connection.transport
+        if transport is None:
+            return
+        try:
+            async with asyncio.timeout(_BLOCKED_PROBE_SECONDS):
+                await transport.connection.ready()
+        except TimeoutError:
+            self._set_blocked(is_blocked=True)
+
+    def _set_blocked(self, *, is_blocked: bool) -> None:
+        if is_blocked == self._is_blocked:
+            return
+        self._is_blocked = is_blocked
+        if is_blocked:
+            _log.error("broker blocks publishers")
+        else:
+            _log.info("broker takes messages again")
+        self._on_change(self.trouble is None)
+
+
+def _delivery(message: AbstractIncomingMessage, session: int, received_at: datetime) -> Delivery:
+    properties: dict[str, object] = {
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "priority": message.priority,
+        "correlation_id": message.correlation_id,
+        "reply_to": message.reply_to,
+        "expiration": message.expiration,
+        "message_id": message.message_id,
+        "timestamp": message.timestamp,
+        "type": message.type,
+        "user_id": message.user_id,
+        "app_id": message.app_id,
+    }
+    if message.delivery_tag is None:
+        raise BrokerError("a delivery without a tag")
+    return Delivery(
+        body=message.body,
+        tag=message.delivery_tag,
+        session=session,
+        received_at=received_at,
+        routing_key=message.routing_key or "",
+        exchange=message.exchange or "",
+        redelivered=bool(message.redelivered),
+        headers=dict(message.headers),
+        properties={name: value for name, value in properties.items() if value is not None},
+        content_type=message.content_type,
+        message_id=message.message_id,
+        event_type=message.type,
+        correlation_id=message.correlation_id,
+    )
+
+
+def _letter_message(letter: DeadLetter) -> aio_pika.Message:
+    """Return the delivery as it came, with the new headers.
+
+    Two properties move to headers, because the broker would act upon them: `expiration` would let
+    the dead letter expire, `user_id` has to be the login of whoever publishes.
+    """
+    delivery = letter.delivery
+    kept = dict(delivery.properties)
+    added: dict[str, object] = {
+        **letter.headers,
+        "landlord-exchange": delivery.exchange,
+        "landlord-routing-key": delivery.routing_key,
+    }
+    for name in ("expiration", "user_id"):
+        value = kept.pop(name, None)
+        if value is not None:
+            added[f"landlord-original-{name.replace('_', '-')}"] = str(value)
+    return aio_pika.Message(
+        delivery.body,
+        headers=_fitting({**delivery.headers, **added}, added),  # type: ignore[arg-type]  # field values
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        **kept,  # type: ignore[arg-type]  # each came out of a message under the same name
+    )
+
+
+def _fitting(headers: Mapping[str, object], added: Mapping[str, object]) -> dict[str, object]:
+    """Return the headers, or only our own with a note when all together are too long to send."""
+    size = len(encode.field_table(dict(headers)))  # type: ignore[arg-type]  # field values
+    if size <= _MOST_HEADER_BYTES:
+        return dict(headers)
+    return {**added, "landlord-headers-dropped": f"{size} bytes of headers are too long to send"}

@@ -1,0 +1,235 @@
+"""How the broker is reached, and the names we need on it: connect, declare, translate errors.
+
+Shared by the consumer's own sessions (`rabbitmq`) and by what an operator does from the command
+line (`rabbitmq_operator`). A password never shows in an error or a repr. Declarations run on
+throw-away channels, because the broker closes a channel whose declaration it refuses.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ProbableAuthenticationError,
+)
+
+from consumer.errors import BrokerError, TopologyMismatch
+from consumer.model import EventKind
+
+DELIVERY_LIMIT: Final = 1000
+"""High on purpose: every crash of a consumer counts against all its unacked deliveries. And a
+number: -1 means "dead-letter at once" to RabbitMQ 3.10 (seen)."""
+
+_INEQUIVALENT: Final = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'.*?: "
+    r"received (?P<wanted>.+?) but current is (?P<found>.+?)$",
+    re.DOTALL,
+)
+_AS_VALUE: Final = re.compile(r"^the value '(?P<value>.*)' of type '.*'$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerTls:
+    """Files (PEM) for `amqps://`; `verify` False trusts any certificate."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context; raise OSError (with ssl.SSLError) when a file is no good."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert is not None:
+            context.load_cert_chain(self.cert, self.key)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLink:
+    """Where the broker is and how long to wait for it; `url` holds the password."""
+
+    url: str = field(repr=False)
+    tls: BrokerTls = BrokerTls()
+    heartbeat_seconds: int = 10
+    """The client's choice; a dead peer is noticed after three of them."""
+    call_seconds: float = 10.0
+    """Deadline of every request to the broker."""
+
+    @property
+    def place(self) -> str:
+        """The URL without its password."""
+        parts = urlsplit(self.url)
+        host = parts.hostname or "localhost"
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        return f"{parts.scheme}://{parts.username or 'guest'}@{host}:{port}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """The names on the broker, as the contract gives them."""
+
+    tenant_exchange: str = "landlord.tenants"
+    queue: str = "landlord.consumer"
+    status_exchange: str = "landlord.status"
+    dead_letter: str = "landlord.dead-letter"
+
+
+@asynccontextmanager
+async def connect(link: BrokerLink, name: str) -> AsyncIterator[AbstractConnection]:
+    """Hold a connection for the length of the block. Raises BrokerError when there is none.
+
+    Plain, not robust: a robust channel can stay closed for ever while its connection is up, so
+    whoever holds this rebuilds everything at any loss.
+    """
+    with translated(link):
+        # aiormq takes these two from the URL alone.
+        connection = await aio_pika.connect(
+            link.url,
+            heartbeat=link.heartbeat_seconds,
+            name=name,
+            ssl_context=link.tls.context() if link.url.startswith("amqps:") else None,
+            timeout=link.call_seconds,
+        )
+    try:
+        yield connection
+    finally:
+        await _close(connection, link.call_seconds)
+
+
+async def _close(connection: AbstractConnection, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.close()
+    except (AMQPError, OSError, TimeoutError, RuntimeError):
+        return  # it was lost already; there is nothing more to let go of
+
+
+@contextmanager
+def translated(link: BrokerLink) -> Iterator[None]:
+    """Turn whatever the client library raises into a BrokerError with an operator's words."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        # The library rejects pending calls of a closed channel by cancelling them.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerError(f"the connection to {link.place} was lost") from error
+    except TimeoutError as error:
+        raise BrokerError(f"no answer from {link.place} within {link.call_seconds:g} s") from error
+    except (AuthenticationError, ProbableAuthenticationError) as error:
+        raise BrokerError(
+            f"{link.place} refuses the login: check user, password and virtual host of broker.url"
+        ) from error
+    except ssl.SSLError as error:
+        raise BrokerError(f"no TLS with {link.place}: {error.reason or error}") from error
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise BrokerError(f"trouble with {link.place}: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"(amqps?://[^:@/\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+async def declare(connection: AbstractConnection, link: BrokerLink, topology: Topology) -> None:
+    """Declare what is missing, the dead-letter side first; leave alone what is there as wanted.
+
+    Raises TopologyMismatch naming object, argument, what is there and what was wanted.
+    """
+    with translated(link), _explained():
+        async with asyncio.timeout(link.call_seconds):
+            await _declare_dead_letter(connection, topology)
+            await _declare_exchange(connection, topology.status_exchange, "topic")
+            await _declare_exchange(connection, topology.tenant_exchange, "topic")
+            await _declare_queue(connection, topology)
+
+
+async def check(connection: AbstractConnection, link: BrokerLink, topology: Topology) -> None:
+    """Raise TopologyMismatch unless every name is there; declare nothing."""
+    exchanges = (topology.dead_letter, topology.status_exchange, topology.tenant_exchange)
+    with translated(link), _explained():
+        async with asyncio.timeout(link.call_seconds):
+            for name in exchanges:
+                async with connection.channel() as channel:
+                    await channel.get_exchange(name, ensure=True)
+            for name in (topology.dead_letter, topology.queue):
+                async with connection.channel() as channel:
+                    await channel.get_queue(name, ensure=True)
+
+
+async def _declare_dead_letter(connection: AbstractConnection, topology: Topology) -> None:
+    await _declare_exchange(connection, topology.dead_letter, "fanout")
+    async with connection.channel() as channel:
+        queue = await channel.declare_queue(
+            topology.dead_letter, durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        await queue.bind(topology.dead_letter, "")
+
+
+async def _declare_exchange(connection: AbstractConnection, name: str, kind: str) -> None:
+    channel: AbstractChannel
+    async with connection.channel() as channel:
+        await channel.declare_exchange(name, kind, durable=True)
+
+
+async def _declare_queue(connection: AbstractConnection, topology: Topology) -> None:
+    async with connection.channel() as channel:
+        queue = await channel.declare_queue(
+            topology.queue,
+            durable=True,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                "x-delivery-limit": DELIVERY_LIMIT,
+                "x-dead-letter-exchange": topology.dead_letter,
+                # At least once needs reject-publish; without it the broker silently gives at most
+                # once (RabbitMQ's page on quorum queues).
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        )
+        for kind in EventKind:
+            await queue.bind(topology.tenant_exchange, kind.value)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ChannelPreconditionFailed as error:
+        raise TopologyMismatch(_explain(str(error))) from error
+    except ChannelNotFoundEntity as error:
+        raise TopologyMismatch(f"missing on the broker: {_words(error)}") from error
+
+
+def _explain(text: str) -> str:
+    """Return one line naming the object, the argument, what is there and what was wanted."""
+    found = _INEQUIVALENT.search(text)
+    if found is None:
+        return f"the broker refuses a declaration: {' '.join(text.split())}"
+    return (
+        f"{found['kind']} {found['name']!r} exists with {found['argument']} = "
+        f"{_value(found['found'])}, wanted is {_value(found['wanted'])}"
+    )
+
+
+def _value(text: str) -> str:
+    text = text.strip().rstrip("\"'),")
+    as_value = _AS_VALUE.match(text + "'" if text.count("'") % 2 else text)
+    return as_value["value"] if as_value else text.strip("'")
