@@ -39,11 +39,17 @@ class Upkeep:
         self._sweep_seconds = sweep_seconds
         self._trouble: str | None = None
         self._swept_at: datetime | None = None
+        self._looked_at = now()
 
     @property
     def trouble(self) -> str | None:
         """What keeps the ledger from being written; None when all is well."""
         return self._trouble
+
+    @property
+    def looked_at(self) -> datetime:
+        """When it last looked, well or in vain: the pulse of the process."""
+        return self._looked_at
 
     async def run(self) -> None:
         """Look and sweep until cancelled."""
@@ -52,6 +58,7 @@ class Upkeep:
                 await self.look()
             except LedgerError as error:
                 self._note_trouble(str(error))
+            self._looked_at = self._now()
             await asyncio.sleep(self._look_seconds)
 
     async def look(self) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from consumer.errors import ConsumerError, EngineError
 from consumer.metrics import Metrics
-from consumer.model import Sighting, TenantId
+from consumer.model import EngineFacts, Sighting, TenantId
 from consumer.plan import deserves_look
 from consumer.ports import Engine, Ledger
 
@@ -55,6 +55,7 @@ class Watcher:
         wake: Callable[[TenantId], None],
         metrics: Metrics,
         now: Callable[[], datetime],
+        on_facts: Callable[[EngineFacts], None],
         orphans: OrphanRule = OrphanRule.ADOPT,
         times: WatchTimes | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class Watcher:
         self._wake = wake
         self._metrics = metrics
         self._now = now
+        self._on_facts = on_facts
         self._orphans = orphans
         self._times = times or WatchTimes()
         self._trouble: str | None = "the engine has not been asked yet"
@@ -90,6 +92,8 @@ class Watcher:
             has_watched = False
             try:
                 async with self._engine.events() as events:
+                    # An engine that was away may be another one now.
+                    self._on_facts(await self._engine.facts())
                     await self._resync()
                     has_watched = True
                     async for event in events:

@@ -1,0 +1,351 @@
+"""HTTP: what became of each tenant, whether we live and are ready, and the metrics.
+
+Answers come from the ledger and from memory, never from the engine, so they come in milliseconds
+also while the engine hangs. Every error has one shape, `{"error": code, "message": sentence}`, and
+none of them ends the consumer. Nothing can be changed through here: it is given no more of the
+ledger than reading. Before it stands `app`, which says what live, ready and stale mean.
+"""
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import structlog
+from aiohttp import hdrs, web
+
+from consumer.errors import ConsumerError, LedgerError
+from consumer.messages import status_document, status_event_schema, tenant_event_schema
+from consumer.metrics import Metrics
+from consumer.model import (
+    TENANT_ID_RULE,
+    Document,
+    Health,
+    State,
+    Tenant,
+    TenantId,
+    as_tenant_id,
+)
+
+_log: Final = structlog.get_logger(__name__)
+
+PENDING: Final = "pending"
+"""What is shown as the state of a tenant before its first status; never published."""
+
+_STATES: Final = (*(state.value for state in State), PENDING)
+_MOST_ON_A_PAGE: Final = 1000
+_USUAL_PAGE: Final = 100
+_STOP_SECONDS: Final = 2.0
+_MOST_BODY_BYTES: Final = 1024  # nothing here takes a body
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_HEADERS: Final = {
+    hdrs.SERVER: "landlord-consumer",
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Reads(Protocol):
+    """As much of the ledger as is needed here; see `ports.Ledger` for the promises."""
+
+    async def read(self, tenant_id: TenantId) -> Tenant | None: ...
+
+    async def page(self, *, after: str, limit: int, state: str | None) -> list[Tenant]: ...
+
+
+class Api:
+    """The HTTP side of the consumer."""
+
+    def __init__(  # noqa: PLR0913 - the outside is a constructor argument
+        self,
+        *,
+        ledger: Reads,
+        metrics: Metrics,
+        readiness: Callable[[], Mapping[str, str | None]],
+        observed_at: Callable[[TenantId], datetime | None],
+        is_stale: Callable[[TenantId], bool],
+        is_live: Callable[[], bool],
+        version: str,
+        token: str | None = None,
+        request_seconds: float = 5.0,
+    ) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._readiness = readiness
+        self._observed_at = observed_at
+        self._is_stale = is_stale
+        self._is_live = is_live
+        self._version = version
+        self._token = token
+        self._request_seconds = request_seconds
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def bound_port(self) -> int:
+        """The port that is listened on; 0 while it is none."""
+        addresses = self._runner.addresses if self._runner is not None else []
+        return int(addresses[0][1]) if addresses else 0
+
+    @asynccontextmanager
+    async def serve(self, host: str, port: int) -> AsyncIterator[None]:
+        """Listen for the length of the block; port 0 takes a free one.
+
+        Raises ConsumerError when the address cannot be listened on.
+        """
+        runner = web.AppRunner(
+            self._routes(), access_log=None, shutdown_timeout=_STOP_SECONDS, handle_signals=False
+        )
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                why = error.strerror or error
+                raise ConsumerError(f"cannot listen on http {host}:{port}: {why}") from error
+            self._runner = runner
+            yield
+        finally:
+            self._runner = None
+            await runner.cleanup()
+
+    def _routes(self) -> web.Application:
+        routes: dict[str, Answer] = {
+            "/": self._index,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._render_metrics,
+            "/tenants": self._tenants,
+            "/tenants/{tenant_id}/compute/status": self._status,
+            "/schema/tenant-event.json": _tenant_event_schema,
+            "/schema/status-event.json": _status_event_schema,
+        }
+        site = web.Application(middlewares=[self._answer], client_max_size=_MOST_BODY_BYTES)
+        site.add_routes(web.get(path, answer) for path, answer in routes.items())
+        site.on_response_prepare.append(_add_headers)
+        return site
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Answer) -> web.StreamResponse:
+        """Answer every request, whatever goes wrong; `handler` is aiohttp's name for the route."""
+        if not self._may_pass(request):
+            return _refuse_stranger()
+        try:
+            async with asyncio.timeout(self._request_seconds):
+                return await handler(request)
+        except web.HTTPException as refusal:
+            return _http_error(request, refusal)
+        except LedgerError as error:
+            _log.warning("request waits for the ledger", path=request.path, error=str(error))
+            return _error(503, "ledger_unavailable", "the ledger cannot be read at the moment")
+        except TimeoutError:
+            _log.warning("request took too long", path=request.path)
+            return _error(503, "deadline_exceeded", f"no answer within {self._request_seconds} s")
+        except Exception:  # noqa: BLE001 - one request's trouble stays its own
+            _log.exception("request failed", path=request.path)
+            return _error(500, "internal_error", "the request failed; the log has the reason")
+
+    def _may_pass(self, request: web.Request) -> bool:
+        if self._token is None or request.path in _OPEN_PATHS:
+            return True
+        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        # Compared as bytes: a header may hold what is not ASCII, which compare_digest refuses.
+        is_right = hmac.compare_digest(
+            given.strip().encode(errors="surrogateescape"), self._token.encode()
+        )
+        return is_right and scheme.lower() == "bearer"
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        paths = [resource.canonical for resource in request.app.router.resources()]
+        return _json({"name": "landlord-consumer", "version": self._version, "paths": paths})
+
+    async def _healthz(self, _: web.Request) -> web.StreamResponse:
+        if self._is_live():
+            return _json({"status": "live"})
+        return _error(503, "not_live", "the loops do not turn")
+
+    async def _readyz(self, _: web.Request) -> web.StreamResponse:
+        troubles = self._readiness()
+        components = {name: trouble or "ok" for name, trouble in troubles.items()}
+        wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
+        if not wrong:
+            return _json({"status": "ready", "components": components})
+        return _error(503, "not_ready", "; ".join(wrong), components=components)
+
+    async def _render_metrics(self, request: web.Request) -> web.StreamResponse:
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        body, content_type = self._metrics.render(accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        asked_for = request.match_info["tenant_id"]
+        try:
+            tenant_id = as_tenant_id(asked_for)
+        except ValueError:
+            return _not_found(asked_for)
+        tenant = await self._ledger.read(tenant_id)
+        return _json(self._show(tenant)) if tenant is not None else _not_found(asked_for)
+
+    async def _tenants(self, request: web.Request) -> web.StreamResponse:
+        try:
+            query = _read_query(request)
+        except ValueError as error:
+            return _error(400, "invalid_query", str(error))
+        # One more than asked for tells whether there is a next page.
+        found = await self._ledger.page(after=query.after, limit=query.limit + 1, state=query.state)
+        shown = found[: query.limit]
+        following = shown[-1].tenant_id if len(found) > len(shown) else None
+        return _json({"tenants": [self._show(tenant) for tenant in shown], "next": following})
+
+    def _show(self, tenant: Tenant) -> Document:
+        status = tenant.status
+        document = status_document(status) if status is not None else _pending_document(tenant)
+        observed_at = self._observed_at(tenant.tenant_id)
+        return {
+            **document,
+            "desired": tenant.desired.value,
+            "observed_at": _timestamp(observed_at) if observed_at is not None else None,
+            "stale": self._is_stale(tenant.tenant_id),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    state: str | None
+    limit: int
+    after: str
+
+
+def _read_query(request: web.Request) -> _Query:
+    """Return the page that is asked for; raise ValueError naming field, value and rule."""
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in {"state", "limit", "after"}:
+            raise ValueError(f"{name}: unknown, there are state, limit and after")
+        if name in given:
+            raise ValueError(f"{name}: given twice")
+        given[name] = value
+    return _Query(
+        state=_read_state(given.get("state", "")),
+        limit=_read_limit(given.get("limit", "")),
+        after=_read_after(given.get("after", "")),
+    )
+
+
+def _read_state(text: str) -> str | None:
+    if text and text not in _STATES:
+        raise ValueError(f"state: {_quote(text)} is none of {', '.join(_STATES)}")
+    return text or None
+
+
+def _read_limit(text: str) -> int:
+    if not text:
+        return _USUAL_PAGE
+    rule = f"limit: {_quote(text)} is no integer from 1 to {_MOST_ON_A_PAGE}"
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        raise ValueError(rule)
+    if not 1 <= int(text) <= _MOST_ON_A_PAGE:
+        raise ValueError(rule)
+    return int(text)
+
+
+def _read_after(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return as_tenant_id(text)
+    except ValueError:
+        raise ValueError(f"after: {_quote(text)} is no tenant id, {TENANT_ID_RULE}") from None
+
+
+def _pending_document(tenant: Tenant) -> Document:
+    """Return what is known before the first status, in the shape of a status event."""
+    return {
+        "tenant_id": tenant.tenant_id,
+        "state": PENDING,
+        "reason": None,
+        "message": "",
+        "sequence": tenant.sequence,
+        "generation": tenant.generation,
+        "event_id": tenant.event_id,
+        "provider_type": tenant.spec.provider_type if tenant.spec is not None else None,
+        "container": None,
+        "ports": [],
+        "health": Health.NONE.value,
+        "changes": [],
+        "startup_seconds": None,
+        "will_retry": False,
+        "attempt": 0,
+        "next_attempt_at": None,
+        "occurred_at": None,
+    }
+
+
+async def _tenant_event_schema(_: web.Request) -> web.StreamResponse:
+    return _json(tenant_event_schema(), content_type="application/schema+json")
+
+
+async def _status_event_schema(_: web.Request) -> web.StreamResponse:
+    return _json(status_event_schema(), content_type="application/schema+json")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _http_error(request: web.Request, refusal: web.HTTPException) -> web.Response:
+    """Return aiohttp's own refusals (no such path, no such method) in our shape."""
+    match refusal:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(refusal.allowed_methods))
+            response = _error(405, "method_not_allowed", f"{request.path} answers {allowed}")
+            response.headers[hdrs.ALLOW] = allowed
+            return response
+        case web.HTTPNotFound():
+            return _error(404, "not_found", f"there is no {_quote(request.path)}")
+        case _:
+            return _error(refusal.status, refusal.reason.lower().replace(" ", "_"), refusal.reason)
+
+
+def _refuse_stranger() -> web.Response:
+    response = _error(401, "unauthorized", "a valid 'Authorization: Bearer ...' is needed")
+    response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="landlord-consumer"'
+    return response
+
+
+def _not_found(tenant_id: str) -> web.Response:
+    return _error(404, "tenant_not_found", f"no tenant {_quote(tenant_id)} is known")
+
+
+def _error(status: int, code: str, message: str, **more: object) -> web.Response:
+    return _json({"error": code, "message": message, **more}, status=status)
+
+
+def _json(
+    document: Mapping[str, object],
+    *,
+    status: int = 200,
+    content_type: str = "application/json",
+) -> web.Response:
+    text = json.dumps(document, ensure_ascii=False) + "\n"
+    body = text.encode(errors="replace")  # a path may hold half a surrogate pair
+    return web.Response(
+        body=body, status=status, headers={hdrs.CONTENT_TYPE: f"{content_type}; charset=utf-8"}
+    )
+
+
+def _quote(text: str) -> str:
+    """Return what was asked for, short enough to be told back."""
+    return json.dumps(text if len(text) <= 150 else f"{text[:150]}...", ensure_ascii=False)
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,552 @@
+"""HTTP: what is answered, to whom, and that trouble stays in its request."""
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import aiohttp
+import pytest
+
+from consumer.api import Api
+from consumer.errors import ConsumerError, LedgerError
+from consumer.messages import encode_status
+from consumer.metrics import Metrics
+from consumer.model import (
+    BoundPort,
+    Desired,
+    EventId,
+    Reason,
+    State,
+    Tenant,
+    TenantId,
+    Transport,
+)
+from tests.builders import make_status, make_tenant
+
+STATUS_PATH = "/tenants/acme-corp/compute/status"
+OBSERVED_AT = datetime(2026, 11, 24, 10, 0, 7, 5000, tzinfo=UTC)
+
+
+class Shelf:
+    """Tenants to read, with a way to fail and a way to hang."""
+
+    def __init__(self, *tenants: Tenant) -> None:
+        self.tenants = {tenant.tenant_id: tenant for tenant in tenants}
+        self.failure: Exception | None = None
+        self.hangs = False
+        self.asked_for: list[tuple[str, int, str | None]] = []
+
+    async def read(self, tenant_id: TenantId) -> Tenant | None:
+        await self._suffer()
+        return self.tenants.get(tenant_id)
+
+    async def page(self, *, after: str, limit: int, state: str | None) -> list[Tenant]:
+        await self._suffer()
+        self.asked_for.append((after, limit, state))
+        return [self.tenants[key] for key in sorted(self.tenants) if key > after][:limit]
+
+    async def _suffer(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@dataclass
+class World:
+    """What the API is told by those around it; every test changes what it needs."""
+
+    shelf: Shelf = field(default_factory=Shelf)
+    metrics: Metrics = field(default_factory=lambda: Metrics(version="1.2.3"))
+    troubles: dict[str, str | None] = field(
+        default_factory=lambda: {"broker": None, "engine": None, "ledger": None}
+    )
+    observed_at: datetime | None = OBSERVED_AT
+    stale: bool = False
+    live: bool = True
+    token: str | None = None
+    request_seconds: float = 5.0
+
+    def api(self) -> Api:
+        return Api(
+            ledger=self.shelf,
+            metrics=self.metrics,
+            readiness=lambda: self.troubles,
+            observed_at=lambda _: self.observed_at,
+            is_stale=lambda _: self.stale,
+            is_live=lambda: self.live,
+            version="1.2.3",
+            token=self.token,
+            request_seconds=self.request_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def document(self) -> dict[str, object]:
+        document: dict[str, object] = json.loads(self.text)
+        return document
+
+    @property
+    def error(self) -> object:
+        assert self.document["message"]
+        return self.document["error"]
+
+
+class Client:
+    """Asks one running API."""
+
+    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
+        self._session = session
+        self._base = f"http://127.0.0.1:{port}"
+
+    async def get(self, path: str, *, method: str = "GET", **headers: str) -> Reply:
+        async with self._session.request(method, self._base + path, headers=headers) as response:
+            return Reply(response.status, dict(response.headers), await response.text())
+
+
+@asynccontextmanager
+async def asking(world: World) -> AsyncIterator[Client]:
+    """Serve the world's API on a free loopback port for the length of the block."""
+    api = world.api()
+    timeout = aiohttp.ClientTimeout(total=2)
+    async with api.serve("127.0.0.1", 0), aiohttp.ClientSession(timeout=timeout) as session:
+        yield Client(session, api.bound_port)
+
+
+async def ask(world: World, path: str, *, method: str = "GET", **headers: str) -> Reply:
+    """Return the answer to one request."""
+    async with asking(world) as client:
+        return await client.get(path, method=method, **headers)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def shelf_of(count: int) -> Shelf:
+    tenant = make_tenant(status=make_status())
+    return Shelf(
+        *(replace(tenant, tenant_id=TenantId(f"tenant-{number}")) for number in range(count))
+    )
+
+
+# --- one tenant -------------------------------------------------------------------------------
+
+
+async def test_status_is_the_last_status_event_with_what_only_we_know() -> None:
+    """A tenant's status has every field of its last status event, and four more."""
+    port = BoundPort(80, Transport.TCP, "0.0.0.0", 8080, "http")
+    status = make_status(sequence=1795514400123, ports=(port,), event_id=EventId("event-1"))
+    world = World(Shelf(make_tenant(status=status)))
+
+    reply = await ask(world, STATUS_PATH)
+
+    told = json.loads(encode_status(status))
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert reply.document == told | {
+        "desired": "running",
+        "observed_at": "2026-11-24T10:00:07.005Z",
+        "stale": False,
+    }
+    assert reply.document["health"] == "none"
+
+
+async def test_before_the_first_status_the_state_is_pending() -> None:
+    """A tenant of which nothing was told yet has the same fields, and state pending."""
+    world = World(Shelf(make_tenant(generation=3)), observed_at=None)
+    told = await ask(World(Shelf(make_tenant(status=make_status()))), STATUS_PATH)
+
+    reply = await ask(world, STATUS_PATH)
+
+    assert reply.status == 200
+    assert set(reply.document) == set(told.document)
+    assert reply.document["state"] == "pending"
+    assert (reply.document["generation"], reply.document["event_id"]) == (3, "event-1")
+    assert (reply.document["provider_type"], reply.document["desired"]) == ("docker", "running")
+    for name in ("reason", "container", "occurred_at", "observed_at", "startup_seconds"):
+        assert reply.document[name] is None
+
+
+async def test_pending_without_a_spec_names_no_provider() -> None:
+    """A pending tenant whose spec is not known has provider_type null."""
+    reply = await ask(World(Shelf(make_tenant(spec=None))), STATUS_PATH)
+
+    assert reply.document["provider_type"] is None
+
+
+async def test_a_deleted_tenant_keeps_its_last_status() -> None:
+    """A tombstone shows stopped/deleted, and that deleted is what is wanted."""
+    status = make_status(state=State.STOPPED, reason=Reason.DELETED)
+    world = World(Shelf(make_tenant(desired=Desired.DELETED, spec=None, status=status)))
+
+    reply = await ask(world, STATUS_PATH)
+
+    assert reply.status == 200
+    assert reply.document["state"] == "stopped"
+    assert reply.document["reason"] == "deleted"
+    assert reply.document["desired"] == "deleted"
+
+
+async def test_what_was_not_seen_lately_is_called_stale() -> None:
+    """While the engine cannot be asked, the last status is given and marked stale."""
+    world = World(Shelf(make_tenant(status=make_status())), stale=True)
+
+    reply = await ask(world, STATUS_PATH)
+
+    assert reply.document["state"] == "running"
+    assert reply.document["stale"] is True
+
+
+async def test_observed_at_is_told_in_utc() -> None:
+    """A point in time given in another zone is told in UTC, to the millisecond."""
+    elsewhere = OBSERVED_AT.astimezone(timezone(timedelta(hours=2)))
+    world = World(Shelf(make_tenant(status=make_status())), observed_at=elsewhere)
+
+    reply = await ask(world, STATUS_PATH)
+
+    assert reply.document["observed_at"] == "2026-11-24T10:00:07.005Z"
+
+
+@pytest.mark.parametrize("tenant_id", ["nobody", "-bad-", "a%20b", "x" * 129, "%F0%9F", "a%2Fb"])
+async def test_an_unknown_tenant_is_not_found(tenant_id: str) -> None:
+    """A tenant id nobody has, or nobody can have, is 404 tenant_not_found."""
+    reply = await ask(World(Shelf(make_tenant())), f"/tenants/{tenant_id}/compute/status")
+
+    assert reply.status == 404
+    assert reply.error == "tenant_not_found"
+
+
+# --- all tenants ------------------------------------------------------------------------------
+
+
+async def test_tenants_come_page_by_page() -> None:
+    """Following `next` until it is null gives every tenant once, in order of id."""
+    seen: list[object] = []
+    sizes: list[int] = []
+    async with asking(World(shelf_of(5))) as client:
+        after: object = ""
+        while after is not None:
+            page = (await client.get(f"/tenants?limit=2&after={after}")).document
+            rows = page["tenants"]
+            assert isinstance(rows, list)
+            sizes.append(len(rows))
+            after = page["next"]
+            seen += [row["desired"] for row in rows]
+
+    assert sizes == [2, 2, 1]
+    assert len(seen) == 5
+
+
+async def test_a_full_last_page_has_no_next() -> None:
+    """When exactly the asked number is left, `next` is null."""
+    reply = await ask(World(shelf_of(2)), "/tenants?limit=2")
+
+    assert reply.document["next"] is None
+
+
+async def test_rows_are_like_the_status_of_one() -> None:
+    """A row of the list is what the tenant's own status answers."""
+    async with asking(World(Shelf(make_tenant(status=make_status())))) as client:
+        page = await client.get("/tenants")
+        alone = await client.get(STATUS_PATH)
+
+    assert page.document == {"tenants": [alone.document], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "asked_for"),
+    [
+        ("", ("", 101, None)),
+        ("?state=&limit=&after=", ("", 101, None)),
+        ("?state=pending&limit=1000&after=acme", ("acme", 1001, "pending")),
+        ("?state=failed&limit=1", ("", 2, "failed")),
+    ],
+)
+async def test_the_query_says_which_tenants(
+    query: str, asked_for: tuple[str, int, str | None]
+) -> None:
+    """State, limit (100 when left out) and after choose the page; empty ones count as left out."""
+    world = World()
+
+    reply = await ask(world, f"/tenants{query}")
+
+    assert reply.status == 200
+    assert world.shelf.asked_for == [asked_for]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limit=0", ("limit", '"0"', "1 to 1000")),
+        ("limit=1001", ("limit", '"1001"', "1 to 1000")),
+        ("limit=-1", ("limit", '"-1"', "integer")),
+        ("limit=%D9%A3", ("limit", "integer")),
+        ("limit=99999999999999999999", ("limit", "integer")),
+        ("state=dead", ("state", '"dead"', "running, stopped, failed, pending")),
+        ("after=%20x", ("after", '" x"', "tenant id")),
+        ("limt=3", ("limt", "unknown")),
+        ("limit=3&limit=4", ("limit", "twice")),
+    ],
+)
+async def test_a_bad_query_is_told_with_field_value_and_rule(
+    query: str, words: tuple[str, ...]
+) -> None:
+    """A query that does not fit is 400 and says which field, what was given, what would fit."""
+    reply = await ask(World(), f"/tenants?{query}")
+
+    assert (reply.status, reply.error) == (400, "invalid_query")
+    for word in words:
+        assert word in str(reply.document["message"])
+
+
+# --- live, ready, metrics ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("live", "status"), [(True, 200), (False, 503)])
+async def test_healthz_says_whether_the_loops_turn(live: bool, status: int) -> None:
+    """Live is 200, not live is 503."""
+    reply = await ask(World(live=live), "/healthz")
+
+    assert reply.status == status
+
+
+async def test_healthz_does_not_ask_the_outside() -> None:
+    """Broker, engine and ledger being away does not make the consumer dead."""
+    world = World(troubles={"broker": "away", "engine": "away", "ledger": "away"})
+    world.shelf.failure = LedgerError("away")
+
+    assert (await ask(world, "/healthz")).status == 200
+
+
+async def test_readyz_is_200_when_all_can_be_reached() -> None:
+    """With broker, engine and ledger reachable the consumer is ready."""
+    reply = await ask(World(), "/readyz")
+
+    assert reply.status == 200
+    assert reply.document["components"] == {"broker": "ok", "engine": "ok", "ledger": "ok"}
+
+
+async def test_readyz_names_what_is_not() -> None:
+    """Whatever cannot be reached is named, with its reason, and only that."""
+    world = World(troubles={"broker": None, "engine": "no such socket", "ledger": "disk full"})
+
+    reply = await ask(world, "/readyz")
+
+    assert (reply.status, reply.error) == (503, "not_ready")
+    assert reply.document["message"] == "engine: no such socket; ledger: disk full"
+    assert reply.document["components"] == {
+        "broker": "ok",
+        "engine": "no such socket",
+        "ledger": "disk full",
+    }
+
+
+async def test_metrics_are_text_by_default_and_openmetrics_when_asked_for() -> None:
+    """The Accept header chooses between Prometheus text and OpenMetrics."""
+    world = World()
+    world.metrics.passes.labels(action="create").inc()
+    async with asking(world) as client:
+        text = await client.get("/metrics")
+        openmetrics = await client.get("/metrics", Accept="application/openmetrics-text")
+
+    assert text.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'landlord_passes_total{action="create"} 1.0' in text.text
+    assert openmetrics.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert openmetrics.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("name", ["tenant-event", "status-event"])
+async def test_schemas_are_served(name: str) -> None:
+    """The schemas of both kinds of events are JSON schemas."""
+    reply = await ask(World(), f"/schema/{name}.json")
+
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "application/schema+json; charset=utf-8"
+    assert "tenant_id" in reply.text
+
+
+async def test_the_root_names_the_paths() -> None:
+    """`GET /` says what runs here and what can be asked."""
+    reply = await ask(World(), "/")
+
+    assert reply.document["version"] == "1.2.3"
+    paths = reply.document["paths"]
+    assert isinstance(paths, list)
+    assert "/tenants/{tenant_id}/compute/status" in paths
+
+
+# --- the token --------------------------------------------------------------------------------
+
+
+GUARDED = ["/", "/tenants", STATUS_PATH, "/schema/tenant-event.json", "/no/such/path"]
+
+
+@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("wrong"),
+        bearer("secret-"),
+        bearer(""),
+        bearer("s\u00e9cret"),
+        {"Authorization": "Basic secret"},
+        {"Authorization": "secret"},
+    ],
+)
+async def test_without_the_token_nobody_gets_in(path: str, headers: dict[str, str]) -> None:
+    """With a token set, a request without exactly this token is 401 and says what is needed."""
+    reply = await ask(World(token="secret"), path, **headers)
+
+    assert (reply.status, reply.error) == (401, "unauthorized")
+    assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "secret" not in reply.text
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+async def test_the_token_opens(scheme: str) -> None:
+    """The right token gets its answer, however the scheme is written."""
+    reply = await ask(World(token="secret"), "/tenants", Authorization=f"{scheme} secret")
+
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_probes_and_scrapers_need_no_token(path: str) -> None:
+    """Health, readiness and metrics are open even with a token set."""
+    assert (await ask(World(token="secret"), path)).status == 200
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+async def test_an_unknown_path_is_404_in_the_one_shape() -> None:
+    """A path that is not there is a JSON error like every other."""
+    reply = await ask(World(), "/nowhere")
+
+    assert (reply.status, reply.error) == (404, "not_found")
+
+
+async def test_another_method_is_405_in_the_one_shape() -> None:
+    """Nothing can be changed by HTTP; the answer says what is allowed."""
+    reply = await ask(World(), "/tenants", method="POST")
+
+    assert (reply.status, reply.error) == (405, "method_not_allowed")
+    assert reply.headers["Allow"] == "GET, HEAD"
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    """HEAD gets the status of GET."""
+    reply = await ask(World(), "/healthz", method="HEAD")
+
+    assert (reply.status, reply.text) == (200, "")
+
+
+@pytest.mark.parametrize("path", [STATUS_PATH, "/tenants"])
+async def test_a_ledger_that_cannot_be_read_is_503(path: str) -> None:
+    """Without the ledger the answer is 503, never 404 and never an empty list."""
+    world = World()
+    world.shelf.failure = LedgerError("disk full at /var/lib/x")
+
+    reply = await ask(world, path)
+
+    assert (reply.status, reply.error) == (503, "ledger_unavailable")
+    assert "/var/lib" not in reply.text
+
+
+async def test_a_ledger_that_hangs_ends_at_the_deadline() -> None:
+    """No request waits longer than its deadline."""
+    world = World(request_seconds=0.05)
+    world.shelf.hangs = True
+    began = asyncio.get_running_loop().time()
+
+    reply = await ask(world, STATUS_PATH)
+
+    assert (reply.status, reply.error) == (503, "deadline_exceeded")
+    assert asyncio.get_running_loop().time() - began < 0.5
+
+
+async def test_a_fault_of_ours_is_500_and_stays_in_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An unforeseen error is a 500 that gives nothing away; the next request is answered."""
+    caplog.set_level(logging.CRITICAL)
+    world = World()
+    world.shelf.failure = ZeroDivisionError("inner words")
+    async with asking(world) as client:
+        broken = await client.get(STATUS_PATH)
+        world.shelf.failure = None
+        following = await client.get("/tenants")
+
+    assert (broken.status, broken.error) == (500, "internal_error")
+    assert "inner words" not in broken.text
+    assert following.status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/nowhere"])
+async def test_every_answer_has_the_security_headers(path: str) -> None:
+    """No answer is cached, sniffed, framed, or tells which library serves it."""
+    headers = (await ask(World(), path)).headers
+
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "aiohttp" not in headers["Server"]
+
+
+# --- the socket -------------------------------------------------------------------------------
+
+
+async def test_a_port_in_use_is_a_clear_error() -> None:
+    """Not being able to listen raises one sentence naming the address."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(ConsumerError, match=f"127.0.0.1:{port}.*in use"):
+            async with World().api().serve("127.0.0.1", port):
+                pass
+
+
+async def test_after_the_block_nobody_listens() -> None:
+    """The port is known while it is served and free again afterwards."""
+    api = World().api()
+    before = api.bound_port
+    async with api.serve("127.0.0.1", 0):
+        port = api.bound_port
+    after = api.bound_port
+
+    assert (before, after) == (0, 0)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_stopping_does_not_wait_for_idle_connections() -> None:
+    """A client that keeps its connection open does not hold up the stop."""
+    api = World().api()
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session:
+        async with api.serve("127.0.0.1", 0):
+            async with session.get(f"http://127.0.0.1:{api.bound_port}/healthz") as response:
+                assert response.status == 200
+            began = loop.time()
+        took = loop.time() - began
+
+    assert took < 0.5
+
+
+def test_nothing_listens_by_being_made() -> None:
+    """Making the API opens nothing; there is no port yet."""
+    assert World().api().bound_port == 0
