@@ -1,0 +1,321 @@
+"""The composition root: build the parts, open them in order, run them, drain, close.
+
+The only place that knows concrete classes; `wiring` gives it settings as plain values. Every part
+runs as a named task of one group; one that ends unasked takes the consumer down loudly.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+
+from consumer import wiring
+from consumer.adapters.ledger import SqlLedger
+from consumer.adapters.rabbitmq import RabbitMQ
+from consumer.api import Api
+from consumer.dispatcher import Dispatcher
+from consumer.document import DocumentError, SpecDefaults, read_document
+from consumer.errors import ConsumerError, Fault, SettingsError
+from consumer.intake import Intake
+from consumer.metrics import Metrics
+from consumer.model import TenantId
+from consumer.outbox import Outbox
+from consumer.policy import Admission
+from consumer.reconciler import Reconciler
+from consumer.settings import Settings
+from consumer.upkeep import Upkeep
+from consumer.watcher import OrphanRule, Watcher
+from consumer.wiring import utc_now
+
+_log: Final = structlog.get_logger(__name__)
+
+DISTRIBUTION: Final = "landlord-consumer"
+_READY_LOOK_SECONDS: Final = 0.05
+_LIVE_SECONDS: Final = 60.0
+"""The pulse beats every few seconds; a minute without one is no hiccup."""
+_CLOSE_SECONDS: Final = 5.0
+"""After the drain: what then still hangs on the engine or the broker is left to the next start."""
+
+
+async def serve(settings: Settings) -> int:
+    """Run the consumer until it is told to stop; return the exit code.
+
+    Raises ConsumerError when it cannot start: a ledger in use, a port taken, a name on the broker
+    that has other arguments.
+    """
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    _check_provider_config(wiring.spec_defaults(settings))
+    for warning in settings.warnings():
+        _log.warning("settings", warning=warning)
+    async with AsyncExitStack() as stack:
+        parts = await _build(settings, stack)
+        try:
+            await _run(parts, stop, settings.shutdown.drain_seconds)
+        except* ConsumerError as failures:
+            raise _first(failures) from failures
+    _log.info("stopped")
+    return 0
+
+
+def _first(failures: BaseExceptionGroup[ConsumerError]) -> ConsumerError:
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure if isinstance(failure, ConsumerError) else ConsumerError(str(failure))
+
+
+def _check_provider_config(defaults: SpecDefaults) -> None:
+    """Refuse an operator's provider_config that would refuse every tenant later."""
+    document = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
+    try:
+        read_document(document, defaults)
+    except DocumentError as error:
+        faults = [Fault(f"compute.docker.{fault.field}", fault.rule) for fault in error.faults]
+        raise SettingsError(tuple(faults)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What is joined here."""
+
+    broker: RabbitMQ
+    intake: Intake
+    dispatcher: Dispatcher
+    outbox: Outbox
+    watcher: Watcher
+    upkeep: Upkeep
+    http_port: int = 0
+
+    def readiness(self) -> Mapping[str, str | None]:
+        """Return what keeps each of the outside parts from being used; None where nothing does."""
+        return {
+            "broker": self.broker.trouble,
+            "engine": self.watcher.trouble,
+            "ledger": self.upkeep.trouble,
+        }
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> _Parts:
+    """Build the parts and open what has to be open, in order; the stack closes in reverse."""
+    metrics = Metrics(version=version(DISTRIBUTION))
+    admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
+    ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
+    stack.push_async_callback(ledger.close)
+    engine = await stack.enter_async_context(wiring.docker_engine(settings, metrics).opened())
+    broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
+    outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=utc_now)
+    reconciler = Reconciler(
+        ledger=ledger,
+        engine=engine,
+        metrics=metrics,
+        now=utc_now,
+        on_commit=outbox.wake,
+        rules=wiring.rules(settings),
+        backoff=wiring.backoff(settings),
+    )
+    dispatcher = Dispatcher(
+        reconcile=reconciler.reconcile, now=utc_now, passes=settings.limits.passes
+    )
+    parts = _Parts(
+        broker=broker,
+        outbox=outbox,
+        dispatcher=dispatcher,
+        intake=Intake(
+            deliveries=broker,
+            publisher=broker,
+            ledger=ledger,
+            decode=admission.admit,
+            wake=dispatcher.wake,
+            on_commit=outbox.wake,
+            metrics=metrics,
+        ),
+        watcher=Watcher(
+            engine=engine,
+            ledger=ledger,
+            wake=dispatcher.wake,
+            metrics=metrics,
+            now=utc_now,
+            on_facts=admission.learn,
+            orphans=OrphanRule(settings.reconcile.orphans),
+            times=wiring.watch_times(settings),
+        ),
+        upkeep=Upkeep(
+            ledger=ledger,
+            metrics=metrics,
+            now=utc_now,
+            retention_seconds=settings.ledger.retention_seconds,
+        ),
+    )
+    await _open_api(settings, stack, parts, _Reading(ledger, metrics, reconciler))
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the API reads from."""
+
+    ledger: SqlLedger
+    metrics: Metrics
+    reconciler: Reconciler
+
+
+async def _open_api(
+    settings: Settings, stack: AsyncExitStack, parts: _Parts, reading: _Reading
+) -> None:
+    def observed_at(tenant_id: TenantId) -> datetime | None:
+        looks = (reading.reconciler.observed_at(tenant_id), parts.watcher.resynced_at)
+        return max((at for at in looks if at is not None), default=None)
+
+    api = Api(
+        ledger=reading.ledger,
+        metrics=reading.metrics,
+        readiness=parts.readiness,
+        observed_at=observed_at,
+        is_stale=lambda _: parts.watcher.trouble is not None,
+        is_live=lambda: (utc_now() - parts.upkeep.looked_at).total_seconds() < _LIVE_SECONDS,
+        version=version(DISTRIBUTION),
+        token=settings.http.token,
+    )
+    await stack.enter_async_context(api.serve(settings.http.host, settings.http.port))
+    _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+
+
+async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None:
+    async with asyncio.TaskGroup() as group:
+
+        def start(name: str, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+            return group.create_task(_for_ever(name, coroutine), name=name)
+
+        tasks = [
+            start("broker", parts.broker.run()),
+            start("watcher", parts.watcher.run()),
+            start("dispatcher", parts.dispatcher.run()),
+            start("outbox", parts.outbox.run()),
+            start("upkeep", parts.upkeep.run()),
+        ]
+        intake = group.create_task(parts.intake.run(), name="intake")
+        announcing = group.create_task(_announce_ready(parts), name="ready")
+        await stop.wait()
+        announcing.cancel()
+        await _drain(parts, intake, drain_seconds)
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, _leave_behind)
+        for task in (intake, *tasks):
+            task.cancel()
+
+
+async def _for_ever(name: str, coroutine: Coroutine[object, object, None]) -> None:
+    """Await a part that never ends by itself; its end is an error."""
+    await coroutine
+    raise RuntimeError(f"{name} ended unasked")
+
+
+async def _announce_ready(parts: _Parts) -> None:
+    # Readiness is made of three parts' states; an event in each would only serve this line.
+    while any(parts.readiness().values()):  # noqa: ASYNC110 - see above
+        await asyncio.sleep(_READY_LOOK_SECONDS)
+    _log.info("ready")
+
+
+async def _drain(parts: _Parts, intake: asyncio.Task[None], drain_seconds: float) -> None:
+    """Stop taking, settle what was taken, let passes finish, flush the outbox."""
+    _log.info("draining", seconds=drain_seconds)
+    deadline = asyncio.get_running_loop().time() + drain_seconds
+
+    async def by_the_deadline(step: str, awaitable: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await awaitable
+        except TimeoutError:
+            _log.warning("drain deadline passed", step=step)
+
+    await by_the_deadline("stop taking", parts.broker.stop_taking())
+    await by_the_deadline("intake", asyncio.wait((intake,)))
+    await by_the_deadline("passes", parts.dispatcher.drain())
+    await by_the_deadline("outbox", parts.outbox.drain())
+
+
+def _leave_behind() -> None:
+    """End the process though something hangs: a kill at any instant loses nothing."""
+    _log.warning("stopped, leaving behind what hangs")
+    os._exit(0)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT, exit at once at the second."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+# --- looking things over before a start -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One thing that was tried; `trouble` None when it works."""
+
+    name: str
+    detail: str
+    trouble: str | None = None
+
+
+async def examine(settings: Settings) -> list[Examined]:
+    """Try broker, engine, ledger and policy; change nothing but declare what is missing."""
+    return [
+        await _try("settings", _examine_settings(settings)),
+        await _try("broker", _examine_broker(settings)),
+        await _try("engine", _examine_engine(settings)),
+        await _try("ledger", _examine_ledger(settings)),
+    ]
+
+
+async def _try(name: str, work: Awaitable[str]) -> Examined:
+    try:
+        return Examined(name, await work)
+    except ConsumerError as error:
+        return Examined(name, "", str(error))
+
+
+async def _examine_settings(settings: Settings) -> str:
+    _check_provider_config(wiring.spec_defaults(settings))
+    return "; ".join(settings.warnings()) or "valid"
+
+
+async def _examine_broker(settings: Settings) -> str:
+    link = wiring.broker_link(settings)
+    await wiring.prepare_broker(settings)
+    return f"{link.place}, every name is there as wanted"
+
+
+async def _examine_engine(settings: Settings) -> str:
+    metrics = Metrics(version=version(DISTRIBUTION))
+    async with wiring.docker_engine(settings, metrics).opened() as engine:
+        facts = await engine.facts()
+    megabytes = facts.memory_bytes // (1024 * 1024)
+    return (
+        f"{settings.compute.docker.url}, version {facts.version} (API {facts.api_version}), "
+        f"{facts.cpus} CPUs, {megabytes} MB"
+    )
+
+
+async def _examine_ledger(settings: Settings) -> str:
+    ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
+    try:
+        await ledger.probe()
+    finally:
+        await ledger.close()
+    return f"{settings.ledger.url}, writable"

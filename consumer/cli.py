@@ -1,0 +1,290 @@
+"""The command line: a few lines for each command, which call the parts.
+
+Exit codes: 0 done, 1 a check or a request failed, 2 wrong usage or settings. Trouble is told in one
+line for each fault, on stderr; what was asked for goes to stdout, as JSON with `--json`.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn, TypeVar
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consumer import logs
+from consumer.adapters.compute_api import ask
+from consumer.adapters.rabbitmq_operator import (
+    OutgoingEvent,
+    publish_tenant_event,
+    watch_statuses,
+)
+from consumer.app import examine, serve
+from consumer.errors import ConsumerError, SettingsError
+from consumer.messages import status_event_schema, tenant_event_schema
+from consumer.model import Document, EventKind, as_tenant_id
+from consumer.settings import Settings, load
+from consumer.wiring import broker_link, topology
+
+_T = TypeVar("_T")
+
+_DONE, _FAILED, _WRONG_USE = 0, 1, 2
+_YAML_SUFFIXES: Final = frozenset({".yaml", ".yml"})
+
+cli: Final = typer.Typer(
+    name="landlord-consumer",
+    help="Applies tenant events from RabbitMQ to Docker: one container per tenant.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file; else $LANDLORD_CONFIG, else ./config.yaml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+class Kind(StrEnum):
+    """Tenant events by their short names."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+
+
+def main() -> None:
+    """Run the command line; every failure on purpose ends in one line, not in a traceback."""
+    try:
+        cli()
+    except SettingsError as error:
+        for fault in error.faults:
+            _say(f"settings: {fault}")
+        sys.exit(_WRONG_USE)
+    except ConsumerError as error:
+        _say(str(error))
+        sys.exit(_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(_FAILED)
+
+
+@cli.command()
+def run(config: ConfigOption = None) -> None:
+    """Run the consumer in the foreground until SIGTERM or SIGINT.
+
+    Example: landlord-consumer run --config config.yaml
+    """
+    settings = load(config)
+    logs.configure(level=settings.log.level, form=settings.log.format)
+    raise typer.Exit(asyncio.run(serve(settings)))
+
+
+@cli.command()
+def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Try broker, engine and ledger; say what is wrong. Exit code 1 when something is.
+
+    Example: landlord-consumer check
+    """
+    examined = _wait(examine(load(config)))
+    for thing in examined:
+        outcome = thing.trouble or thing.detail
+        if as_json:
+            print(json.dumps({"name": thing.name, "ok": not thing.trouble, "message": outcome}))
+        else:
+            print(f"{'ok   ' if not thing.trouble else 'WRONG'}  {thing.name}: {outcome}")
+    raise typer.Exit(_FAILED if any(thing.trouble for thing in examined) else _DONE)
+
+
+@cli.command()
+def publish(
+    kind: Annotated[Kind, typer.Argument(help="What happened to the tenant.")],
+    file: Annotated[
+        str | None, typer.Argument(help="Tenant document, JSON or .yaml; - reads stdin.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant id, instead of a file.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Event id; a new one if not given.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a tenant event and print its id once the broker has confirmed it.
+
+    Example: landlord-consumer publish created acme-corp.json
+    """
+    settings = load(config)
+    body, content_type = _read_body(file, tenant)
+    event = OutgoingEvent(
+        kind=EventKind(f"tenant.{kind.value}"),
+        body=body,
+        content_type=content_type,
+        event_id=event_id or str(uuid4()),
+    )
+    _wait(publish_tenant_event(broker_link(settings), topology(settings), event))
+    told = {"event_id": event.event_id, "type": event.kind.value}
+    print(json.dumps(told) if as_json else event.event_id)
+
+
+def _read_body(file: str | None, tenant: str | None) -> tuple[bytes, str]:
+    if (file is None) is (tenant is None):
+        _refuse("give either a file (or -) or --tenant")
+    if tenant is not None:
+        try:
+            return json.dumps({"tenant_id": as_tenant_id(tenant)}).encode(), "application/json"
+        except ValueError as error:
+            _refuse(f"--tenant {tenant!r}: {error}")
+    if file == "-":
+        return sys.stdin.buffer.read(), "application/json"
+    path = Path(file or "")
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        _refuse(f"{path}: {error.strerror}")
+    is_yaml = path.suffix.lower() in _YAML_SUFFIXES
+    return body, "application/yaml" if is_yaml else "application/json"
+
+
+@cli.command()
+def watch(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    count: Annotated[int, typer.Option(help="Stop after so many; 0 never.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Give up after so many seconds; 0 never.")] = 0,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Print status events as they come, until interrupted.
+
+    Example: landlord-consumer watch --tenant acme-corp
+    """
+    _wait(_watch(load(config), _Wanted(tenant, count, timeout), as_json=as_json))
+
+
+class _Wanted:
+    """What is to be watched for, and how long."""
+
+    def __init__(self, tenant: str | None, count: int, timeout_seconds: float) -> None:
+        self.tenant = tenant
+        self.count = count
+        self.timeout_seconds = timeout_seconds or None
+
+
+async def _watch(settings: Settings, wanted: _Wanted, *, as_json: bool) -> None:
+    shown = 0
+    link = broker_link(settings)
+    try:
+        async with (
+            asyncio.timeout(wanted.timeout_seconds),
+            watch_statuses(link, topology(settings)) as bodies,
+        ):
+            _say(f"watching {link.place}")
+            async for status in _statuses(bodies, wanted.tenant):
+                print(json.dumps(status) if as_json else _line(status), flush=True)
+                shown += 1
+                if shown == wanted.count:
+                    return
+    except TimeoutError:
+        raise ConsumerError(f"{shown} status events within the time given") from None
+
+
+async def _statuses(bodies: AsyncIterator[bytes], tenant: str | None) -> AsyncIterator[Document]:
+    async for body in bodies:
+        status = json.loads(body)
+        if tenant in (None, status.get("tenant_id")):
+            yield status
+
+
+def _line(status: Document) -> str:
+    state = f"{status['state']}/{status['reason']}"
+    return f"{status['occurred_at']}  {status['tenant_id']}  {state}  {status['message']}"
+
+
+@cli.command()
+def tenants(
+    state: Annotated[str | None, typer.Option(help="Only tenants in this state.")] = None,
+    url: Annotated[str | None, typer.Option(help="The consumer's HTTP address.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List tenants and what became of them, as the running consumer tells.
+
+    Example: landlord-consumer tenants --state failed
+    """
+    settings = load(config)
+    listed = _wait(_list_tenants(settings, url, state))
+    if as_json:
+        for tenant in listed:
+            print(json.dumps(tenant))
+        return
+    table = Table("tenant", "state", "reason", "wanted", "message", box=None)
+    for tenant in listed:
+        names = ("tenant_id", "state", "reason", "desired", "message")
+        table.add_row(*(str(tenant.get(name) or "") for name in names))
+    Console().print(table)
+
+
+async def _list_tenants(settings: Settings, url: str | None, state: str | None) -> list[Document]:
+    listed: list[Document] = []
+    after: object = ""
+    while after is not None:
+        query = f"?limit=1000&after={after}" + (f"&state={state}" if state else "")
+        page = await _get(settings, url, f"/tenants{query}")
+        found = page.get("tenants")
+        listed += found if isinstance(found, list) else []
+        after = page.get("next")
+    return listed
+
+
+@cli.command()
+def status(
+    tenant_id: str,
+    url: Annotated[str | None, typer.Option(help="The consumer's HTTP address.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a tenant's compute status, as the running consumer tells.
+
+    Example: landlord-consumer status acme-corp
+    """
+    told = _wait(_get(load(config), url, f"/tenants/{tenant_id}/compute/status"))
+    print(json.dumps(told) if as_json else json.dumps(told, indent=2))
+
+
+async def _get(settings: Settings, url: str | None, path: str) -> dict[str, object]:
+    host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host  # noqa: S104 - compared
+    base = (url or f"http://{host}:{settings.http.port}").rstrip("/")
+    code, document = await ask(base, path, token=settings.http.token)
+    if code != 200:
+        raise ConsumerError(f"{code}: {document.get('message', document)}")
+    return document
+
+
+@cli.command()
+def schema(*, events_out: Annotated[bool, typer.Option("--status")] = False) -> None:
+    """Print the JSON Schema of the tenant document, or of a status event.
+
+    Example: landlord-consumer schema --status
+    """
+    print(json.dumps(status_event_schema() if events_out else tenant_event_schema(), indent=2))
+
+
+def _wait(work: Coroutine[object, object, _T]) -> _T:
+    return asyncio.run(work)
+
+
+def _refuse(message: str) -> NoReturn:
+    _say(message)
+    raise typer.Exit(_WRONG_USE)
+
+
+def _say(message: str) -> None:
+    print(f"landlord-consumer: {message}", file=sys.stderr)

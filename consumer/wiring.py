@@ -1,0 +1,195 @@
+"""Settings become the plain values and adapters that the parts are made of.
+
+So the spine never sees a setting, and `app` reads as a list. Also used by the command line, which
+needs the broker's link and names without the rest.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from consumer.adapters.docker import DockerEngine, EngineLimits, Network, Observers
+from consumer.adapters.docker_client import Endpoint
+from consumer.adapters.docker_spec import Naming
+from consumer.adapters.images import PullLimits
+from consumer.adapters.rabbitmq import RabbitMQ
+from consumer.adapters.rabbitmq_topology import (
+    BrokerLink,
+    BrokerTls,
+    Topology,
+    check,
+    connect,
+    declare,
+)
+from consumer.document import SpecDefaults
+from consumer.finding import Rules
+from consumer.metrics import Metrics
+from consumer.policy import Policy
+from consumer.reconciler import Backoff
+from consumer.settings import Settings, Tls
+from consumer.watcher import WatchTimes
+
+_CLIENT_NAME: Final = "landlord-consumer"
+
+
+def utc_now() -> datetime:
+    """Return the time of day."""
+    return datetime.now(UTC)
+
+
+def broker_link(settings: Settings) -> BrokerLink:
+    """Return where the broker is."""
+    broker = settings.broker
+    return BrokerLink(
+        url=broker.url,
+        tls=BrokerTls(
+            ca=_path(broker.tls.ca),
+            cert=_path(broker.tls.cert),
+            key=_path(broker.tls.key),
+            verify=broker.tls.verify,
+        ),
+        heartbeat_seconds=broker.heartbeat_seconds,
+        call_seconds=broker.request_seconds,
+    )
+
+
+def topology(settings: Settings) -> Topology:
+    """Return the names on the broker."""
+    broker = settings.broker
+    return Topology(
+        tenant_exchange=broker.tenant_exchange,
+        queue=broker.queue,
+        status_exchange=broker.status_exchange,
+        dead_letter=broker.dead_letter,
+    )
+
+
+def rabbitmq(settings: Settings, on_change: Callable[[bool], None]) -> RabbitMQ:
+    """Return the broker's adapter; it connects once it runs."""
+    return RabbitMQ(
+        link=broker_link(settings),
+        topology=topology(settings),
+        source=f"/{_CLIENT_NAME}/{settings.instance}",
+        now=utc_now,
+        on_change=on_change,
+        prefetch=settings.broker.prefetch,
+        is_declaring=settings.broker.declare,
+    )
+
+
+def docker_engine(settings: Settings, metrics: Metrics) -> DockerEngine:
+    """Return the engine's adapter; it connects once it is asked."""
+
+    def observe_request(operation: str, outcome: str, seconds: float) -> None:
+        labelled = metrics.engine_request_seconds.labels(operation=operation, outcome=outcome)
+        labelled.observe(seconds)
+
+    docker, limits = settings.compute.docker, settings.limits
+    metrics.engine_start_limit.set(limits.starts)
+    return DockerEngine(
+        endpoint=_endpoint(docker.url, docker.tls),
+        naming=Naming(prefix=docker.label_prefix, instance=settings.instance),
+        network=Network(
+            name=docker.network_name,
+            driver=docker.network_driver,
+            is_isolating=docker.isolate_tenants,
+            bind_address=docker.bind_address,
+        ),
+        limits=EngineLimits(
+            starts=limits.starts, stops=limits.stops, request_seconds=limits.engine_request_seconds
+        ),
+        pull_limits=PullLimits(pulls=limits.pulls),
+        secrets_dir=docker.secrets_dir,
+        observers=Observers(
+            request=observe_request,
+            pull=metrics.startup_phase_seconds.labels(phase="pull").observe,
+        ),
+    )
+
+
+def _endpoint(url: str, tls: Tls) -> Endpoint:
+    return Endpoint(
+        url=url,
+        ca=_path(tls.ca),
+        cert=_path(tls.cert),
+        key=_path(tls.key),
+        verify=tls.verify,
+        has_tls=tls.is_given,
+    )
+
+
+def _path(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def spec_defaults(settings: Settings) -> SpecDefaults:
+    """Return what lies under every tenant document."""
+    compute = settings.compute
+    return SpecDefaults(
+        provider_type=compute.default_provider,
+        providers=frozenset({compute.default_provider}),
+        cpu=compute.docker.defaults.cpu,
+        memory=compute.docker.defaults.memory,
+        label_prefix=compute.docker.label_prefix,
+        provider_config=compute.docker.provider_config,
+        max_body_bytes=settings.limits.max_event_bytes,
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """Return the operator's rules."""
+    rules = settings.compute.policy
+    return Policy(
+        images=rules.images,
+        require_digest=rules.require_digest,
+        max_cpu=rules.max_cpu,
+        max_memory=rules.max_memory,
+        host_ports=rules.host_ports,
+        volumes=rules.volumes,
+        network_modes=rules.network_modes,
+        network_name=settings.compute.docker.network_name,
+        privileged=rules.privileged,
+        cap_add=rules.cap_add,
+        security_opt=rules.security_opt,
+        runtimes=rules.runtimes,
+        log_drivers=rules.log_drivers,
+        pids_limit=rules.pids_limit,
+        max_pids=rules.max_pids,
+        cap_drop=rules.cap_drop,
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """Return the times that decisions depend on."""
+    reconcile = settings.reconcile
+    return Rules(
+        start_timeout_seconds=reconcile.start_timeout_seconds,
+        stable_seconds=reconcile.stable_seconds,
+        crash_loop_restarts=reconcile.crash_loop_restarts,
+        crash_loop_window_seconds=reconcile.crash_loop_window_seconds,
+    )
+
+
+def backoff(settings: Settings) -> Backoff:
+    """Return the delays between retries."""
+    reconcile = settings.reconcile
+    return Backoff(
+        least_seconds=reconcile.retry_min_seconds, most_seconds=reconcile.retry_max_seconds
+    )
+
+
+def watch_times(settings: Settings) -> WatchTimes:
+    """Return how often the engine is looked at."""
+    reconcile = settings.reconcile
+    return WatchTimes(
+        resync_seconds=reconcile.resync_seconds,
+        orphan_grace_seconds=reconcile.orphan_grace_seconds,
+    )
+
+
+async def prepare_broker(settings: Settings) -> None:
+    """Connect once and see that every name is there. Raises BrokerError."""
+    link = broker_link(settings)
+    prepare = declare if settings.broker.declare else check
+    async with connect(link, f"{_CLIENT_NAME}-check") as connection:
+        await prepare(connection, link, topology(settings))
