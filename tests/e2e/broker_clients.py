@@ -1,0 +1,196 @@
+"""What stands on the other side of the broker: who publishes tenant events, who hears statuses.
+
+Both speak AMQP alone, as any other program would, and know nothing of the consumer's code. The
+subscriber binds its own queue before the consumer starts or tenant events are published, so that it
+misses nothing, and it keeps all it heard in order of arrival.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
+
+from tests.e2e.consumer_process import Names
+
+FRESH_ID: Final = "fresh"
+"""Given as `message_id`: choose a new one."""
+_CALL_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.05
+
+Status = dict[str, object]
+"""The body of a status event."""
+
+
+class Publisher:
+    """Publishes tenant events, each confirmed by the broker."""
+
+    def __init__(self, exchange: AbstractExchange) -> None:
+        self._exchange = exchange
+
+    async def publish(
+        self,
+        kind: str,
+        body: bytes | Mapping[str, object],
+        *,
+        content_type: str | None = "application/json",
+        message_id: str | None = FRESH_ID,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish `tenant.<kind>` and return its message id ("" when it has none)."""
+        chosen = str(uuid4()) if message_id == FRESH_ID else message_id
+        message = aio_pika.Message(
+            body=body if isinstance(body, bytes) else json.dumps(body).encode(),
+            content_type=content_type,
+            message_id=chosen,
+            headers=dict(headers or {}),
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        await self._exchange.publish(message, f"tenant.{kind}", timeout=_CALL_SECONDS)
+        return chosen or ""
+
+    async def create(self, document: Mapping[str, object]) -> str:
+        """Publish `tenant.created`."""
+        return await self.publish("created", document)
+
+    async def update(self, document: Mapping[str, object]) -> str:
+        """Publish `tenant.updated`."""
+        return await self.publish("updated", document)
+
+    async def tell(self, kind: str, tenant_id: str) -> str:
+        """Publish an event that carries the tenant id alone: deleted, suspended, resumed."""
+        return await self.publish(kind, {"tenant_id": tenant_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A status event as it came: the body, and what was around it."""
+
+    status: Status
+    message: AbstractIncomingMessage
+
+
+class Subscriber:
+    """Hears every status event and lets a test wait for the one it expects."""
+
+    def __init__(self) -> None:
+        self._heard: defaultdict[str, list[Heard]] = defaultdict(list)
+        self._next: defaultdict[str, int] = defaultdict(int)
+
+    async def hear(self, message: AbstractIncomingMessage) -> None:
+        """Keep a status event; what is not greater than the last heard of its tenant is dropped."""
+        status: Status = json.loads(message.body)
+        heard = self._heard[str(status["tenant_id"])]
+        if not heard or _sequence(status) > _sequence(heard[-1].status):
+            heard.append(Heard(status, message))
+
+    async def expect(self, tenant_id: str, *, timeout: float = 20.0, **fields: object) -> Status:
+        """Wait for the tenant's next status event with these fields, passing over others.
+
+        Each status event is given out once: a second call waits for a later one.
+        """
+        return (await self.expect_message(tenant_id, timeout=timeout, **fields)).status
+
+    async def expect_message(
+        self, tenant_id: str, *, timeout: float = 20.0, **fields: object
+    ) -> Heard:
+        """Do as `expect` does, and return what was around the body too."""
+        deadline = time.monotonic() + timeout
+        while True:
+            heard = self._heard[tenant_id]
+            for index in range(self._next[tenant_id], len(heard)):
+                if fields.items() <= heard[index].status.items():
+                    self._next[tenant_id] = index + 1
+                    return heard[index]
+            if time.monotonic() > deadline:
+                seen = self._describe(tenant_id)
+                raise AssertionError(f"{tenant_id}: no {fields} within {timeout} s; seen:\n{seen}")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def statuses(self, tenant_id: str) -> list[Status]:
+        """Return all status events heard of the tenant, oldest first."""
+        return [heard.status for heard in self._heard[tenant_id]]
+
+    def summary(self, tenant_id: str) -> list[tuple[object, object]]:
+        """Return state and reason of all status events heard of the tenant, oldest first."""
+        return [(status["state"], status["reason"]) for status in self.statuses(tenant_id)]
+
+    def _describe(self, tenant_id: str) -> str:
+        names = ("sequence", "state", "reason", "event_id", "message")
+        lines = [
+            f"  {'>' if index >= self._next[tenant_id] else ' '} "
+            + " ".join(f"{name}={status[name]!r}" for name in names)
+            for index, status in enumerate(self.statuses(tenant_id))
+        ]
+        return "\n".join(lines) or "  nothing"
+
+
+def _sequence(status: Status) -> int:
+    sequence = status["sequence"]
+    assert isinstance(sequence, int)
+    return sequence
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerClients:
+    """Everything on the broker's other side."""
+
+    publisher: Publisher
+    subscriber: Subscriber
+    _channel: AbstractChannel
+    _names: Names
+
+    async def take_dead_letter(self, *, timeout: float = 10.0) -> AbstractIncomingMessage:
+        """Take the oldest dead letter."""
+        deadline = time.monotonic() + timeout
+        while True:
+            queue = await self._channel.get_queue(self._names.dead_letter, ensure=False)
+            letter = await queue.get(no_ack=True, fail=False, timeout=_CALL_SECONDS)
+            if letter is not None:
+                return letter
+            assert time.monotonic() < deadline, f"no dead letter within {timeout} s"
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def backlog(self) -> int:
+        """Return how many deliveries wait in the consumer's queue, not counting unacked ones."""
+        queue = await self._channel.declare_queue(
+            self._names.queue, passive=True, timeout=_CALL_SECONDS
+        )
+        return queue.declaration_result.message_count or 0
+
+
+@asynccontextmanager
+async def connect(broker_url: str, names: Names) -> AsyncIterator[BrokerClients]:
+    """Connect to the broker for the length of the block."""
+    connection = await aio_pika.connect(broker_url, timeout=_CALL_SECONDS)
+    async with connection:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        tenants, statuses = [
+            await channel.declare_exchange(
+                name, aio_pika.ExchangeType.TOPIC, durable=True, timeout=_CALL_SECONDS
+            )
+            for name in (names.tenant_exchange, names.status_exchange)
+        ]
+        queue = await channel.declare_queue(exclusive=True, timeout=_CALL_SECONDS)
+        await queue.bind(statuses, "#", timeout=_CALL_SECONDS)
+        subscriber = Subscriber()
+        await queue.consume(subscriber.hear, no_ack=True, timeout=_CALL_SECONDS)
+        yield BrokerClients(Publisher(tenants), subscriber, channel, names)
+
+
+async def remove_names(broker_url: str, names: Names) -> None:
+    """Take away everything with these names; what is not there is no error."""
+    connection = await aio_pika.connect(broker_url, timeout=_CALL_SECONDS)
+    async with connection:
+        channel = await connection.channel()
+        for queue in (names.queue, names.dead_letter):
+            await channel.queue_delete(queue, timeout=_CALL_SECONDS)
+        for exchange in (names.tenant_exchange, names.status_exchange, names.dead_letter):
+            await channel.exchange_delete(exchange, timeout=_CALL_SECONDS)
