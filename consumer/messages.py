@@ -7,14 +7,13 @@ intake.
 """
 
 import base64
-import binascii
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-import jsonc
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import override
@@ -25,6 +24,7 @@ from consumer.document import (
     Plain,
     SpecDefaults,
     TenantDocument,
+    is_null,
     read_document,
     read_subject,
     to_spec,
@@ -101,6 +101,7 @@ class _Envelope:
     event_type: str
     event_id: str | None
     document: object
+    traceparent: str | None = None
 
 
 def event_type(delivery: Delivery) -> str:
@@ -111,7 +112,14 @@ def event_type(delivery: Delivery) -> str:
 def tracing(delivery: Delivery) -> tuple[str | None, str | None]:
     """Return correlation id and traceparent, to be carried over to the status events."""
     traceparent = delivery.headers.get("traceparent") or _cloud_attribute(delivery, "traceparent")
-    return delivery.correlation_id, traceparent if isinstance(traceparent, str) else None
+    return _carried(delivery.correlation_id), _carried(traceparent)
+
+
+def _carried(value: object) -> str | None:
+    """Return an identifier that every ledger and every broker can hold, else None."""
+    if not isinstance(value, str) or len(value) > _LONGEST_ID or "\0" in value:
+        return None
+    return value
 
 
 def _cloud_attribute(delivery: Delivery, name: str) -> str | None:
@@ -128,19 +136,24 @@ def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEve
     Raises InvalidMessage with every fault at once, and with the tenant's and the event's id as far
     as they could still be read.
     """
-    event_id = _cloud_attribute(delivery, "id") or delivery.message_id
+    event_id = _carried(_cloud_attribute(delivery, "id") or delivery.message_id)
     tenant_id: str | None = None
     try:
         envelope = _open(delivery, defaults.max_body_bytes)
-        event_id = envelope.event_id
+        event_id = _carried(envelope.event_id)
         document = _as_mapping(envelope.document)
         kind = _kind(envelope.event_type)
         tenant_id = _readable_tenant_id(document)
-        _check_id(event_id)
+        _check_id(envelope.event_id)
         event = _read(kind, document, defaults)
     except DocumentError as error:
         raise InvalidMessage(
             Reason.INVALID_EVENT, error.faults, tenant_id=tenant_id, event_id=event_id
+        ) from None
+    except RecursionError:
+        faults = (Fault("", "the document is nested too deeply"),)
+        raise InvalidMessage(
+            Reason.INVALID_EVENT, faults, tenant_id=tenant_id, event_id=event_id
         ) from None
     if event.spec is not None and event.spec.provider_type not in defaults.providers:
         known = ", ".join(sorted(defaults.providers))
@@ -157,7 +170,7 @@ def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEve
         event_id=EventId(event_id) if event_id else None,
         received_at=delivery.received_at,
         correlation_id=correlation_id,
-        traceparent=traceparent,
+        traceparent=envelope.traceparent or traceparent,
     )
 
 
@@ -185,7 +198,7 @@ def _open(delivery: Delivery, max_body_bytes: int) -> _Envelope:
     if len(delivery.body) > max_body_bytes:
         rule = f"the body has {len(delivery.body)} bytes, at most {max_body_bytes} are taken"
         raise DocumentError([Fault("", rule)])
-    content_type = (delivery.content_type or "").partition(";")[0].strip().lower()
+    content_type = _media_type(delivery.content_type)
     if content_type == STRUCTURED:
         return _open_structured(delivery)
     _check_version(_cloud_attribute(delivery, "specversion"))
@@ -198,25 +211,33 @@ def _open(delivery: Delivery, max_body_bytes: int) -> _Envelope:
     )
 
 
+def _media_type(content_type: object) -> str:
+    """Return the type without its parameters."""
+    text = content_type if isinstance(content_type, str) else ""
+    return text.partition(";")[0].strip().lower()
+
+
 def _open_structured(delivery: Delivery) -> _Envelope:
     cloud_event = _as_mapping(_parse_json(_as_text(delivery.body)))
     _check_version(cloud_event.get("specversion"), is_required=True)
     kind, event_id = cloud_event.get("type"), cloud_event.get("id")
     if not isinstance(kind, str) or not isinstance(event_id, str):
         raise DocumentError([Fault("", "a CloudEvent needs type and id, both strings")])
-    return _Envelope(kind, event_id, _structured_content(cloud_event))
+    traceparent = _carried(cloud_event.get("traceparent"))
+    return _Envelope(kind, event_id, _structured_content(cloud_event), traceparent)
 
 
 def _structured_content(cloud_event: Mapping[str, object]) -> object:
-    encoded = cloud_event.get("data_base64")
+    is_yaml = _media_type(cloud_event.get("datacontenttype")) in _YAML_TYPES
+    encoded, content = cloud_event.get("data_base64"), cloud_event.get("data")
     if not isinstance(encoded, str):
-        return cloud_event.get("data")
+        return _parse_yaml(content) if is_yaml and isinstance(content, str) else content
     try:
-        body = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+        text = _as_text(base64.b64decode(encoded, validate=True))
+    except DocumentError:
+        raise
+    except ValueError:
         raise DocumentError([Fault("data_base64", "is not base64")]) from None
-    is_yaml = cloud_event.get("datacontenttype") in _YAML_TYPES
-    text = _as_text(body)
     return _parse_yaml(text) if is_yaml else _parse_json(text)
 
 
@@ -228,8 +249,9 @@ def _check_version(version: object, *, is_required: bool = False) -> None:
 
 
 def _check_id(event_id: str | None) -> None:
-    if event_id is not None and len(event_id) > _LONGEST_ID:
-        raise DocumentError([Fault("id", f"has more than {_LONGEST_ID} characters")])
+    if event_id is not None and _carried(event_id) is None:
+        rule = f"has to be at most {_LONGEST_ID} characters without a NUL"
+        raise DocumentError([Fault("id", rule)])
 
 
 def _kind(text: str) -> EventKind:
@@ -243,7 +265,7 @@ def _kind(text: str) -> EventKind:
 
 def _readable_tenant_id(document: Mapping[str, object]) -> str | None:
     tenant_id = document.get("tenant_id")
-    if not isinstance(tenant_id, str):
+    if not isinstance(tenant_id, str) or is_null(tenant_id):
         return None
     try:
         return as_tenant_id(str(tenant_id))
@@ -270,11 +292,11 @@ def _as_text(body: bytes) -> str:
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DocumentError([Fault("", f"duplicate key {twice[0][:80]!r}")])
+    mapping: dict[str, object] = {}
+    for name, value in pairs:
+        if name in mapping:
+            raise DocumentError([Fault("", f"duplicate key {name[:80]!r}")])
+        mapping[name] = value
     return mapping
 
 
@@ -282,20 +304,37 @@ def _refuse_constant(text: str) -> object:
     raise DocumentError([Fault("", f"{text} is not a JSON number")])
 
 
+_STRING_OR_COMMENT: Final = re.compile(
+    r""""(?:[^"\\]++|\\.)*+"?|//[^\n]*|/\*(?:.*?\*/|.*)""", re.DOTALL
+)
+"""Takes what is left unclosed to its end, so that no text is gone through more than twice."""
+
+
+def _without_comments(text: str) -> str:
+    """Blank out `//` and `/* */` comments outside strings; every other character stays in place."""
+    return _STRING_OR_COMMENT.sub(_blank, text)
+
+
+def _blank(found: re.Match[str]) -> str:
+    token = found[0]
+    is_unclosed = token.startswith("/*") and not (token.endswith("*/") and len(token) >= 4)
+    if token.startswith('"') or is_unclosed:
+        return token
+    return re.sub(r"[^\n]", " ", token)
+
+
 def _parse_json(text: str) -> object:
     """Return the parsed JSON; `//` and `/* */` comments are taken."""
     try:
         try:
-            content = _json(json.loads, text)
+            content = _json(text)
         except json.JSONDecodeError:
             if "/" not in text:
                 raise
-            content = _json(jsonc.loads, text)
+            content = _json(_without_comments(text))
     except json.JSONDecodeError as error:
         rule = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         raise DocumentError([Fault("", rule)]) from None
-    except RecursionError:
-        raise DocumentError([Fault("", "not JSON: nested too deeply")]) from None
     except DocumentError:
         raise
     except ValueError as error:
@@ -305,13 +344,14 @@ def _parse_json(text: str) -> object:
     return content
 
 
-def _json(loads: Callable[..., object], text: str) -> object:
-    return loads(
+def _json(text: str) -> object:
+    content: object = json.loads(
         text,
         object_pairs_hook=_without_duplicates,
         parse_constant=_refuse_constant,
         parse_float=Number,
     )
+    return content
 
 
 def _refuse_surrogates(content: object) -> None:
@@ -340,28 +380,43 @@ def _line(mark: object) -> str:
 
 
 def _parse_yaml(text: str) -> object:
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        return _plain(node) if node is not None else None
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            content = _plain(node) if node is not None else None
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not readable"
         where = _line(getattr(error, "problem_mark", None))
         raise DocumentError([Fault("", f"not YAML: {problem}{where}")]) from None
-    except RecursionError:
-        raise DocumentError([Fault("", "not YAML: nested too deeply")]) from None
-    finally:
-        loader.dispose()
+    except DocumentError:
+        raise
+    except (ValueError, OverflowError):
+        # An escape such as "\UFFFFFFFF", which PyYAML turns into a character without asking.
+        raise DocumentError([Fault("", "not YAML: no such character")]) from None
+    if "\\" in text:
+        _refuse_surrogates(content)
+    return content
 
 
 def _plain(node: yaml.Node) -> object:
     if isinstance(node, yaml.MappingNode):
-        pairs = [(str(_plain(key)), _plain(value)) for key, value in node.value]
-        return _without_duplicates(pairs)
+        return _without_duplicates([(_key(key), _plain(value)) for key, value in node.value])
     if isinstance(node, yaml.SequenceNode):
         return [_plain(member) for member in node.value]
     is_quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
     return str(node.value) if is_quoted else Plain(node.value)
+
+
+def _key(node: yaml.Node) -> str:
+    key = _plain(node)
+    if not isinstance(key, str):
+        raise DocumentError([Fault("", f"a YAML key has to be text{_line(node.start_mark)}")])
+    if isinstance(key, Plain) and key == "<<":
+        raise DocumentError([Fault("", f"YAML merge keys are refused{_line(node.start_mark)}")])
+    return str(key)
 
 
 # --- the ledger's JSON ------------------------------------------------------------------------
@@ -419,7 +474,7 @@ def _cut(message: str) -> str:
     """Return the message in at most 2 KiB of UTF-8, cut between characters."""
     encoded = message.encode("utf-8", "replace")
     if len(encoded) <= _LONGEST_MESSAGE:
-        return message
+        return encoded.decode()
     return encoded[: _LONGEST_MESSAGE - 3].decode("utf-8", "ignore") + "…"
 
 
