@@ -9,6 +9,7 @@ and become numbers or booleans only where the field is one.
 import ipaddress
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, Self
@@ -81,7 +82,7 @@ class Number(float):
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS: Final = {"true": True, "True": True, "false": False, "False": False}
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_DECIMAL: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_DECIMAL: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 def _as_integer(value: object) -> object:
@@ -104,7 +105,7 @@ def _as_boolean(value: object) -> object:
 
 def _as_text(value: object) -> object:
     """Take text as written; refuse what would break in a C string."""
-    if isinstance(value, Plain) and value in _NULLS:
+    if is_null(value):
         return None
     if isinstance(value, str):
         if "\0" in value:
@@ -122,8 +123,13 @@ def _as_rendered(value: object) -> object:
     return _as_text(value)
 
 
+def is_null(value: object) -> bool:
+    """Whether the value is null, or what YAML writes for it."""
+    return value is None or (isinstance(value, Plain) and value in _NULLS)
+
+
 def _absent_if_null(value: object) -> object:
-    return None if isinstance(value, Plain) and value in _NULLS else value
+    return None if is_null(value) else value
 
 
 def _not_empty(value: str) -> str:
@@ -156,8 +162,24 @@ Name = Annotated[Text, _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", f"has to b
 AbsolutePath = Annotated[Text, _matching(r"/[^\x00-\x1f]*", "has to be an absolute path")]
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _label_key(key: str, info: ValidationInfo) -> str:
+    defaults = info.context
+    reserved = f"{defaults.label_prefix}." if isinstance(defaults, SpecDefaults) else None
+    if not key or len(key) > 128 or _CONTROL.search(key):
+        raise ValueError("keys have to be 1 to 128 characters without control characters")
+    if reserved is not None and key.startswith(reserved):
+        raise ValueError(f"keys under {reserved} are reserved")
+    return key
+
+
+LabelKey = Annotated[Text, AfterValidator(_label_key)]
+
+
 def _unique(values: Sequence[str]) -> Sequence[str]:
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
         raise ValueError(f"named twice: {', '.join(twice)}")
     return values
@@ -194,26 +216,42 @@ def _ports_differ(ports: list[PortDocument]) -> list[PortDocument]:
     return ports
 
 
+def _as_words(value: object) -> object:
+    """Bring a test to the engine's form of it; a line of text is for the shell."""
+    if isinstance(value, str):
+        return None if is_null(value) else ["CMD-SHELL", _not_empty(value)]
+    return value
+
+
+def _can_be_run(kind: str) -> str:
+    if kind in ("http", "tcp"):
+        raise ValueError(
+            f"type {kind} is not supported: the engine runs a command in the container"
+        )
+    if kind != "exec":
+        raise ValueError("type has to be exec")
+    return kind
+
+
+_Test = Annotated[
+    list[Text] | None, BeforeValidator(_as_words, json_schema_input_type=str | list[str] | None)
+]
+
+
 class HealthCheckDocument(_Part):
     """A health check by a command run in the container."""
 
-    test: Filled | list[Text] | None = None
-    command: Filled | list[Text] | None = None
-    type: Text = "exec"
+    test: _Test = None
+    command: _Test = None
+    type: Annotated[Text, AfterValidator(_can_be_run)] = "exec"
     disable: Boolean = False
-    interval_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
-    timeout_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
-    start_period_seconds: Annotated[Decimal | None, Field(ge=0, le=86400)] = None
-    retries: Annotated[Integer | None, Field(ge=0, le=1000)] = None
+    interval_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
+    timeout_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
+    start_period_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
+    retries: Annotated[Integer | None, Field(ge=0, le=1000), Nullable] = None
 
     @model_validator(mode="after")
-    def _can_be_run(self) -> Self:
-        if self.type in ("http", "tcp"):
-            raise ValueError(
-                f"type {self.type} is not supported: the engine runs a command in the container"
-            )
-        if self.type != "exec":
-            raise ValueError("type has to be exec")
+    def _fits_together(self) -> Self:
         if self.test is not None and self.command is not None:
             raise ValueError("test and command are two words for one thing; give one")
         if not self.disable and not (self.test or self.command):
@@ -237,19 +275,19 @@ class HealthCheckDocument(_Part):
         test = self.test or self.command or []
         if self.disable:
             return ("NONE",)
-        if isinstance(test, str):
-            return ("CMD-SHELL", test)
         # The engine silently ignores a test whose first word is not one of these.
         if test[0] in ("CMD", "CMD-SHELL", "NONE"):
             return tuple(test)
         return ("CMD", *test)
 
 
-def _env_names(env: dict[str, str]) -> dict[str, str]:
-    for name in env:
-        if not name or "=" in name or "\0" in name:
-            raise ValueError("names must not be empty nor contain = or NUL")
-    return env
+def _env_name(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError("names must not be empty nor contain = or NUL")
+    return name
+
+
+EnvName = Annotated[Text, AfterValidator(_env_name)]
 
 
 def _reference(value: str) -> str:
@@ -264,14 +302,12 @@ class ContainerDocument(_Part):
     image: Annotated[Filled, AfterValidator(_reference)]
     command: Annotated[list[Text] | None, Nullable] = None
     args: Annotated[list[Text] | None, Nullable] = None
-    env: Annotated[Annotated[dict[Text, Rendered], AfterValidator(_env_names)] | None, Nullable] = (
-        None
-    )
+    env: Annotated[dict[EnvName, Rendered] | None, Nullable] = None
     ports: Annotated[
         Annotated[list[PortDocument], AfterValidator(_ports_differ)] | None, Nullable
     ] = None
-    healthcheck: HealthCheckDocument | None = None
-    health_check: HealthCheckDocument | None = None
+    healthcheck: Annotated[HealthCheckDocument | None, Nullable] = None
+    health_check: Annotated[HealthCheckDocument | None, Nullable] = None
     secrets: Annotated[Annotated[list[Name], AfterValidator(_unique)] | None, Nullable] = None
 
     @model_validator(mode="after")
@@ -284,8 +320,8 @@ class ContainerDocument(_Part):
 class ResourcesDocument(_Part):
     """Hard limits; the operator's defaults where they are left out."""
 
-    cpu: Annotated[Integer | None, Field(ge=10, le=1_000_000)] = None
-    memory: Annotated[Integer | None, Field(ge=6, le=16_777_216)] = None
+    cpu: Annotated[Integer | None, Field(ge=10, le=1_000_000), Nullable] = None
+    memory: Annotated[Integer | None, Field(ge=6, le=16_777_216), Nullable] = None
 
 
 class UlimitDocument(_Part):
@@ -341,12 +377,15 @@ def _extra_host(value: str) -> str:
     if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", host):
         raise ValueError("has to be host:ip")
     if address != "host-gateway":
-        ipaddress.ip_address(address.strip("[]"))
+        _ip_address(address.strip("[]"))
     return value
 
 
 def _ip_address(value: str) -> str:
-    ipaddress.ip_address(value)
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("has to be an IP address") from None
     return value
 
 
@@ -379,7 +418,7 @@ class ProviderConfigDocument(_Part):
         | None,
         Nullable,
     ] = None
-    labels: Annotated[dict[Text, Text] | None, Nullable] = None
+    labels: Annotated[dict[LabelKey, Text] | None, Nullable] = None
     user: Annotated[
         Annotated[
             Text, _matching(r"[A-Za-z0-9_.$-]+(:[A-Za-z0-9_.$-]+)?", "has to be user[:group]")
@@ -403,8 +442,8 @@ class ProviderConfigDocument(_Part):
         BeforeValidator(_as_rendered),
     ] = None
     stop_grace_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 10
-    shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576)] = None
-    pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304)] = None
+    shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576), Nullable] = None
+    pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304), Nullable] = None
     ulimits: Annotated[dict[_UlimitName, UlimitDocument] | None, Nullable] = None
     cap_add: Annotated[list[_Capability] | None, Nullable] = None
     cap_drop: Annotated[list[_Capability] | None, Nullable] = None
@@ -417,17 +456,6 @@ class ProviderConfigDocument(_Part):
     dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Nullable] = None
 
 
-def _label_keys(labels: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-    defaults = info.context
-    reserved = f"{defaults.label_prefix}." if isinstance(defaults, SpecDefaults) else None
-    for key in labels:
-        if not key or len(key) > 128 or any(ord(character) < 32 for character in key):
-            raise ValueError("keys have to be 1 to 128 characters without control characters")
-        if reserved is not None and key.startswith(reserved):
-            raise ValueError(f"keys under {reserved} are reserved")
-    return labels
-
-
 def _tenant_id(value: str) -> str:
     try:
         return as_tenant_id(value)
@@ -437,7 +465,7 @@ def _tenant_id(value: str) -> str:
 
 class _Subject(_Part):
     tenant_id: Annotated[Text, AfterValidator(_tenant_id)]
-    generation: Annotated[Integer | None, Field(ge=1, le=2**63 - 1)] = None
+    generation: Annotated[Integer | None, Field(ge=1, le=2**63 - 1), Nullable] = None
 
 
 class SubjectDocument(_Subject):
@@ -451,10 +479,8 @@ class TenantDocument(_Subject):
 
     provider_type: Annotated[Filled | None, Nullable] = None
     containers: list[ContainerDocument]
-    resources: ResourcesDocument | None = None
-    labels: Annotated[Annotated[dict[Text, Text], AfterValidator(_label_keys)] | None, Nullable] = (
-        None
-    )
+    resources: Annotated[ResourcesDocument | None, Nullable] = None
+    labels: Annotated[dict[LabelKey, Text] | None, Nullable] = None
     provider_config: ProviderConfigDocument = ProviderConfigDocument()
 
 
@@ -485,8 +511,8 @@ def read_document(raw: Mapping[str, object], defaults: SpecDefaults) -> TenantDo
     """Return the document, operator's defaults laid under it. Raises DocumentError."""
     pruned, faults = _prune(raw)
     faults += _count_fault(pruned.get("containers"))
-    faults += _network_fault(pruned)
     merged = _with_defaults(pruned, defaults.provider_config)
+    faults += _network_fault(merged)
     try:
         document = TenantDocument.model_validate(merged, context=defaults)
     except ValidationError as error:
@@ -624,7 +650,7 @@ def _publishes(container: object) -> bool:
 
 def _with_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
     config = raw.get("provider_config")
-    if config is None or (isinstance(config, Plain) and config in _NULLS):
+    if is_null(config):
         return raw | {"provider_config": dict(defaults)}
     if not isinstance(config, Mapping) or not defaults:
         return raw
@@ -637,13 +663,14 @@ def _with_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> di
 
 
 def _faults(error: ValidationError) -> list[Fault]:
-    faults: dict[str, Fault] = {}
+    faults = []
     for detail in error.errors(include_url=False, include_context=False):
-        path = _path(detail["loc"])
-        fault = Fault(path, _rule(detail["type"], detail["msg"], detail["loc"], detail["input"]))
-        # A union reports each branch; the first says enough.
-        faults.setdefault(path, fault)
-    return list(faults.values())
+        kind, location = detail["type"], detail["loc"]
+        if location[-1:] == ("[key]",) and kind != "extra_forbidden":
+            location = location[:-2]  # a map's key broke the rule: the map is what can be named
+        rule = _rule(kind, detail["msg"], location, detail["input"])
+        faults.append(Fault(_path(location), rule))
+    return list(dict.fromkeys(faults))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -651,21 +678,30 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part == "str" or "[" in part or "(" in part:
-            continue  # the name of a type, which pydantic adds for the branches of a union
-        else:
-            path += f".{part}" if path else part
+            continue
+        # What follows an equals sign may be a value that slipped into the name.
+        name = part.partition("=")[0]
+        path += f".{name}" if path else name
     return path
 
 
+_RULES: Final = {
+    "extra_forbidden": "unknown field",
+    "missing": "is required",
+    "list_type": "has to be a list",
+    "dict_type": "has to be an object",
+    "model_type": "has to be an object",
+}
+"""Rules told without what was found: where a list or an object belongs, it may hold anything."""
+
+
 def _rule(kind: str, message: str, location: tuple[int | str, ...], value: object) -> str:
-    if kind == "extra_forbidden":
-        return "unknown field"
-    if kind == "missing":
-        return "is required"
+    if kind in _RULES:
+        return _RULES[kind]
     rule = message.removeprefix("Value error, ").removeprefix("Input should be ")
     rule = rule if rule == message or kind == "value_error" else f"has to be {rule}"
     is_untold = any(part in _UNTOLD for part in location)
     if is_untold or not isinstance(value, str | int | float):
         return rule
-    return f"{rule}, got {str(value)[:80]!r}" if isinstance(value, str) else f"{rule}, got {value}"
+    found = str(value)[:80]
+    return f"{rule}, got {found!r}" if isinstance(value, str) else f"{rule}, got {found}"

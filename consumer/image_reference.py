@@ -22,7 +22,7 @@ _REPOSITORY: Final = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 _IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,7 +56,7 @@ def parse_image(text: str) -> ImageReference:
         raise ValueError("64 hex digits read as an image id; name a repository")
     name, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
-        raise ValueError("the digest has to be algorithm:hex")
+        raise ValueError("the digest has to be sha256: and 64 hex digits (or sha384:, sha512:)")
     name, tag = _split_tag(name)
     if tag is not None and not _TAG.fullmatch(tag):
         raise ValueError("the tag has to be 1 to 128 of A-Z a-z 0-9 _ . -, not first . or -")
