@@ -73,7 +73,7 @@ def harden(spec: TenantSpec, policy: Policy) -> TenantSpec:
         spec,
         cap_drop=tuple(sorted({*spec.cap_drop, *dropped})),
         security_opt=security_opt,
-        pids_limit=spec.pids_limit or policy.pids_limit,
+        pids_limit=spec.pids_limit or min(policy.pids_limit, policy.max_pids),
     )
 
 
@@ -89,13 +89,20 @@ def _image(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
 
 def _is_listed(reference: ImageReference, patterns: Iterable[str]) -> bool:
     """Whether a pattern matches the canonical reference, its name, or Docker's short form."""
-    names = (str(reference), reference.name)
-    short = [
-        name.removeprefix("docker.io/").removeprefix("library/")
-        for name in names
-        if reference.registry == DEFAULT_REGISTRY
-    ]
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (*names, *short))
+    full = (str(reference), reference.name)
+    written = _as_written(reference)
+    short = [written + name.removeprefix(reference.name) for name in full] if written else []
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (*full, *short))
+
+
+def _as_written(reference: ImageReference) -> str | None:
+    """Return the name without what Docker fills in; None where that would name another image."""
+    short = reference.repository
+    if short.count("/") == 1:
+        short = short.removeprefix("library/")
+    first, slash, _ = short.partition("/")
+    is_registry = slash and ("." in first or first == "localhost")
+    return None if is_registry or reference.registry != DEFAULT_REGISTRY else short
 
 
 def _resources(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
@@ -169,7 +176,8 @@ def _network(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
     if mode is None:
         return
     modes = policy.network_modes
-    allowed = (policy.network_name, "bridge", "none") if modes is None else modes
+    usual = dict.fromkeys((policy.network_name, "bridge", "none"))
+    allowed = tuple(usual) if modes is None else modes
     if mode not in allowed:
         yield Fault(
             "provider_config.network_mode",

@@ -1,0 +1,609 @@
+"""What a tenant may ask for: every rule of the policy, and that no spec gets round it."""
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.adapters.docker_spec import to_create_document
+from consumer.document import SpecDefaults
+from consumer.errors import Fault, InvalidMessage
+from consumer.messages import Delivery
+from consumer.model import (
+    EngineFacts,
+    EventKind,
+    PortMapping,
+    Reason,
+    Resources,
+    TenantSpec,
+    Transport,
+)
+from consumer.policy import NO_NEW_PRIVILEGES, Admission, Policy, check, harden
+from tests.builders import MOMENT, TENANT_ID, make_spec
+
+DIGEST = "sha256:" + "a" * 64
+SOCKET = "/var/run/docker.sock"
+FACTS = EngineFacts(
+    version="29.0.0",
+    api_version="1.52",
+    cpus=2,
+    memory_bytes=4096 * 1024 * 1024,
+    log_drivers=frozenset({"json-file", "local", "syslog"}),
+)
+
+
+def faults(policy: Policy | None = None, **spec: object) -> tuple[Fault, ...]:
+    """Return what the policy has against a spec with these changes."""
+    return check(make_spec(**spec), policy or Policy())
+
+
+def published(*host_ports: int) -> tuple[PortMapping, ...]:
+    """Return mappings of port 80 to these host ports."""
+    return tuple(PortMapping(80, host_port) for host_port in host_ports)
+
+
+def test_the_default_policy_allows_a_small_web_server() -> None:
+    """A spec that asks for nothing special breaks no rule."""
+    assert faults(ports=published(8080)) == ()
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "image"),
+    [
+        pytest.param("*", "quay.io/team/app:1", id="everything"),
+        pytest.param("nginx", "nginx", id="short name"),
+        pytest.param("nginx", "nginx:alpine", id="short name, any tag"),
+        pytest.param("nginx:1.*", "nginx:1.27", id="short name and tag"),
+        pytest.param("nginx", "docker.io/library/nginx:alpine", id="written in full"),
+        pytest.param("docker.io/library/*", "nginx:alpine", id="pattern in full"),
+        pytest.param("mycompany/*", "mycompany/api:v2.1.0", id="namespace"),
+        pytest.param("library/team/*", "docker.io/library/team/app", id="library as a namespace"),
+        pytest.param("localhost", "localhost", id="an official image of that name"),
+        pytest.param("registry.example:5000/*", "registry.example:5000/app:1", id="registry"),
+        pytest.param("registry.example/app", f"registry.example/app@{DIGEST}", id="any digest"),
+        pytest.param(f"nginx@{DIGEST}", f"nginx@{DIGEST}", id="this digest"),
+    ],
+)
+def test_a_listed_image_is_allowed(pattern: str, image: str) -> None:
+    """An image may be listed in full, by name, or as Docker shortens it."""
+    assert faults(Policy(images=("other", pattern)), image=image) == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "image"),
+    [
+        pytest.param("nginx", "redis", id="another name"),
+        pytest.param("nginx", "nginx-evil", id="only the beginning"),
+        pytest.param("nginx:1.27", "nginx:1.28", id="another tag"),
+        pytest.param("nginx", "evil/nginx", id="another namespace"),
+        pytest.param("nginx", "registry.example/nginx", id="another registry"),
+        pytest.param("registry.example/*", "registry.example.evil/app", id="longer registry"),
+        pytest.param("registry.example/*", "docker.io/registry.example/app", id="registry as path"),
+        pytest.param("localhost/*", "docker.io/localhost/app", id="localhost as namespace"),
+        pytest.param("team/*", "docker.io/library/team/app", id="library before a namespace"),
+        pytest.param("Nginx", "nginx", id="case counts"),
+    ],
+)
+def test_an_image_that_is_not_listed_is_refused(pattern: str, image: str) -> None:
+    """A pattern opens what it names and nothing that only looks like it."""
+    refused = faults(Policy(images=(pattern,)), image=image)
+
+    assert refused == (
+        Fault(
+            "containers[0].image",
+            f"compute.policy.images allows only {pattern}, got {image!r}",
+        ),
+    )
+
+
+@pytest.mark.parametrize("image", ["nginx", "nginx:alpine", "registry.example:5000/app:1"])
+def test_an_image_without_a_digest_is_refused_where_one_is_needed(image: str) -> None:
+    """With require_digest a tag is not enough."""
+    (fault,) = faults(Policy(require_digest=True), image=image)
+
+    assert fault.field == "containers[0].image"
+    assert "compute.policy.require_digest" in fault.rule
+
+
+def test_an_image_with_a_digest_is_allowed_where_one_is_needed() -> None:
+    """With require_digest an image pinned by digest may run."""
+    assert faults(Policy(require_digest=True), image=f"nginx:1.27@{DIGEST}") == ()
+
+
+# --- every other key --------------------------------------------------------------------------
+
+REFUSED = {
+    "cpu above the policy": (
+        Policy(max_cpu=500),
+        {"resources": Resources(cpu=501, memory=6)},
+        "resources.cpu: at most 500 on this host (compute.policy.max_cpu), got 501",
+    ),
+    "memory above the policy": (
+        Policy(max_memory=128),
+        {"resources": Resources(cpu=10, memory=129)},
+        "resources.memory: at most 128 on this host (compute.policy.max_memory), got 129",
+    ),
+    "cpu above the host": (
+        Policy(facts=FACTS, max_cpu=64_000),
+        {"resources": Resources(cpu=2001, memory=6)},
+        "resources.cpu: at most 2000 on this host (compute.policy.max_cpu), got 2001",
+    ),
+    "memory above the host": (
+        Policy(facts=FACTS),
+        {"resources": Resources(cpu=10, memory=4097)},
+        "resources.memory: at most 4096 on this host (compute.policy.max_memory), got 4097",
+    ),
+    "host port outside the ranges": (
+        Policy(host_ports=((8000, 8999), (9100, 9100))),
+        {"ports": published(8000, 9000)},
+        (
+            "containers[0].ports[1].host_port: compute.policy.host_ports allows only "
+            "8000-8999, 9100-9100, got 9000"
+        ),
+    ),
+    "no host port at all": (
+        Policy(host_ports=()),
+        {"ports": published(8080)},
+        "containers[0].ports[0].host_port: compute.policy.host_ports allows only nothing, got 8080",
+    ),
+    "volume by name": (
+        Policy(volumes=("shared",)),
+        {"volumes": ("shared:/a", "other:/b")},
+        "provider_config.volumes[1]: compute.policy.volumes allows only shared, got 'other'",
+    ),
+    "network of the host": (
+        Policy(),
+        {"network_mode": "host"},
+        (
+            "provider_config.network_mode: compute.policy.network_modes allows only "
+            "bridge, none, got 'host'"
+        ),
+    ),
+    "network of another container": (
+        Policy(network_modes=("none",)),
+        {"network_mode": "container:landlord-tenant-other"},
+        (
+            "provider_config.network_mode: compute.policy.network_modes allows only none, "
+            "got 'container:landlord-tenant-other'"
+        ),
+    ),
+    "privileged": (
+        Policy(),
+        {"privileged": True},
+        "provider_config.privileged: compute.policy.privileged does not allow it",
+    ),
+    "capability": (
+        Policy(cap_add=("NET_ADMIN",)),
+        {"cap_add": ("NET_ADMIN", "SYS_ADMIN")},
+        "provider_config.cap_add: compute.policy.cap_add allows only NET_ADMIN, got 'SYS_ADMIN'",
+    ),
+    "all capabilities": (
+        Policy(cap_add=("NET_ADMIN",)),
+        {"cap_add": ("ALL",)},
+        "provider_config.cap_add: compute.policy.cap_add allows only NET_ADMIN, got 'ALL'",
+    ),
+    "security option": (
+        Policy(),
+        {"security_opt": ("seccomp=unconfined",)},
+        (
+            "provider_config.security_opt: compute.policy.security_opt allows only nothing, "
+            "got 'seccomp=unconfined'"
+        ),
+    ),
+    "new privileges": (
+        Policy(),
+        {"security_opt": ("no-new-privileges:false",)},
+        (
+            "provider_config.security_opt: compute.policy.security_opt allows only nothing, "
+            "got 'no-new-privileges:false'"
+        ),
+    ),
+    "runtime": (
+        Policy(runtimes=("runsc",)),
+        {"runtime": "nvidia"},
+        "provider_config.runtime: compute.policy.runtimes allows only runsc, got 'nvidia'",
+    ),
+    "log driver": (
+        Policy(),
+        {"log_driver": "syslog"},
+        (
+            "provider_config.log_driver: compute.policy.log_drivers allows only "
+            "json-file, local, none, got 'syslog'"
+        ),
+    ),
+    "log driver that the engine lacks": (
+        Policy(log_drivers=("gelf",), facts=FACTS),
+        {"log_driver": "gelf"},
+        "provider_config.log_driver: this engine has only json-file, local, syslog, got 'gelf'",
+    ),
+    "processes above the ceiling": (
+        Policy(max_pids=100),
+        {"pids_limit": 101},
+        "provider_config.pids_limit: at most 100 on this host (compute.policy.max_pids), got 101",
+    ),
+}
+
+
+@pytest.mark.parametrize(("policy", "spec", "fault"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_allowed_is_refused(
+    policy: Policy, spec: dict[str, object], fault: str
+) -> None:
+    """A broken rule is told with the field, the setting that decides, and what was asked for."""
+    assert [str(found) for found in faults(policy, **spec)] == [fault]
+
+
+ALLOWED = {
+    "cpu at the limit": (Policy(max_cpu=500), {"resources": Resources(cpu=500, memory=6)}),
+    "memory at the limit": (Policy(max_memory=256), {"resources": Resources(cpu=10, memory=256)}),
+    "the whole host": (Policy(facts=FACTS), {"resources": Resources(cpu=2000, memory=4096)}),
+    "any size, host unknown": (Policy(), {"resources": Resources(cpu=99_000, memory=999_000)}),
+    "host port inside": (Policy(host_ports=((8000, 8000),)), {"ports": published(8000)}),
+    "port not published": (Policy(host_ports=()), {"ports": published(0)}),
+    "volume by name": (Policy(volumes=("shared",)), {"volumes": ("shared:/a:ro",)}),
+    "configured network": (Policy(network_name="tenants"), {"network_mode": "tenants"}),
+    "bridge": (Policy(network_name="tenants"), {"network_mode": "bridge"}),
+    "no network": (Policy(), {"network_mode": "none"}),
+    "network of the host": (Policy(network_modes=("host",)), {"network_mode": "host"}),
+    "privileged": (Policy(privileged=True), {"privileged": True}),
+    "capability": (Policy(cap_add=("NET_ADMIN",)), {"cap_add": ("NET_ADMIN",)}),
+    "dropping a capability": (Policy(), {"cap_drop": ("ALL",)}),
+    "security option": (
+        Policy(security_opt=("apparmor=unconfined",)),
+        {"security_opt": ("apparmor=unconfined",)},
+    ),
+    "no new privileges": (Policy(), {"security_opt": ("no-new-privileges:true",)}),
+    "runtime": (Policy(runtimes=("runsc",)), {"runtime": "runsc"}),
+    "log driver": (Policy(log_drivers=("syslog",), facts=FACTS), {"log_driver": "syslog"}),
+    "no log": (Policy(facts=FACTS), {"log_driver": "none"}),
+    "processes at the ceiling": (Policy(max_pids=100), {"pids_limit": 100}),
+}
+
+
+@pytest.mark.parametrize(("policy", "spec"), ALLOWED.values(), ids=ALLOWED)
+def test_what_is_allowed_passes(policy: Policy, spec: dict[str, object]) -> None:
+    """What the operator opened, or nobody closed, may be asked for."""
+    assert faults(policy, **spec) == ()
+
+
+def test_every_broken_rule_is_told() -> None:
+    """One spec that breaks several rules gets one fault for each."""
+    broken = faults(
+        privileged=True,
+        cap_add=("SYS_ADMIN", "SYS_PTRACE"),
+        network_mode="host",
+        volumes=("/:/host",),
+    )
+
+    assert [fault.field for fault in broken] == [
+        "provider_config.volumes[0]",
+        "provider_config.network_mode",
+        "provider_config.privileged",
+        "provider_config.cap_add",
+        "provider_config.cap_add",
+    ]
+
+
+# --- host paths -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "source"),
+    [
+        pytest.param("/srv/data", "/srv/data", id="exactly"),
+        pytest.param("/srv/data", "/srv/data/acme", id="below"),
+        pytest.param("/srv/data/", "/srv/data", id="slash at the setting's end"),
+        pytest.param("/srv/data", "/srv/data/", id="slash at the end"),
+        pytest.param("/srv/data", "//srv///data//acme/./x", id="slashes and dots"),
+        pytest.param("//srv/data", "/srv/data", id="slashes in the setting"),
+        pytest.param("/srv/data", "/srv/data/..acme", id="dots in a name"),
+        pytest.param(SOCKET, SOCKET, id="the socket, named by the operator"),
+        pytest.param("/", "/", id="the root, named by the operator"),
+        pytest.param("/etc", "/etc/app", id="below a precious path that is named"),
+        pytest.param("/etc/app", "/etc/app/conf.d", id="below a part of a precious path"),
+        pytest.param("/run/user", "/run/user/1000", id="below a part of /run"),
+    ],
+)
+def test_a_path_below_an_allowed_one_may_be_mounted(allowed: str, source: str) -> None:
+    """An allowed host path opens itself and what lies below, however it is written."""
+    assert faults(Policy(volumes=(allowed,)), volumes=(f"{source}:/data",)) == ()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "source"),
+    [
+        pytest.param("/srv/data", "/srv", id="above"),
+        pytest.param("/srv/data", "/srv/database", id="same beginning"),
+        pytest.param("/srv/data", "/srv/data/../secret", id="up and out"),
+        pytest.param("/srv/data", "/srv/data/..", id="up"),
+        pytest.param("/srv/data", "/srv/x/../data", id="up and in"),
+        pytest.param("/srv/data", "//etc/shadow", id="two slashes"),
+        pytest.param("/srv/data", "srv", id="a volume's name"),
+        pytest.param("srv", "/srv", id="a path for a volume's name"),
+        pytest.param("/", "/srv", id="the root opens only itself"),
+        pytest.param("/", SOCKET, id="the root does not open the socket"),
+        pytest.param("/var", SOCKET, id="/var does not open the socket"),
+        pytest.param("/var/run", SOCKET, id="its folder does not open the socket"),
+        pytest.param("/var/run", f"{SOCKET}/", id="nor with a slash behind"),
+        pytest.param("/run", "/run//docker.sock", id="nor by another way"),
+        pytest.param("/srv", "/srv/docker.sock", id="nor wherever it lies"),
+        pytest.param("/var", "/var/run", id="precious path below"),
+        pytest.param("/var", "/var/lib", id="what a precious path lies in"),
+        pytest.param("/var", "/var/lib/docker/volumes", id="below a precious path"),
+        pytest.param("/", "/proc", id="/proc"),
+        pytest.param("/", "/etc/app", id="below /etc"),
+    ],
+)
+def test_other_paths_may_not_be_mounted(allowed: str, source: str) -> None:
+    """No spelling gets out of an allowed path; what owns the host needs to be named exactly."""
+    refused = faults(Policy(volumes=(allowed,)), volumes=(f"{source}:/data",))
+
+    assert refused == (
+        Fault(
+            "provider_config.volumes[0]",
+            f"compute.policy.volumes allows only {allowed}, got {source!r}",
+        ),
+    )
+
+
+@pytest.mark.parametrize("source", [SOCKET, "/", "/srv", "data"])
+def test_nothing_may_be_mounted_by_default(source: str) -> None:
+    """Without a setting there is no host path and no named volume for anybody."""
+    (fault,) = faults(volumes=(f"{source}:/data",))
+
+    assert "allows only nothing" in fault.rule
+
+
+# --- what everybody gets ----------------------------------------------------------------------
+
+
+def test_hardening_is_always_there() -> None:
+    """A spec that asks for nothing gets fewer capabilities, no new privileges, a process limit."""
+    hardened = harden(make_spec(), Policy())
+
+    assert hardened.cap_drop == ("NET_RAW",)
+    assert hardened.security_opt == (NO_NEW_PRIVILEGES,)
+    assert hardened.pids_limit == 1024
+
+
+def test_hardening_changes_nothing_else() -> None:
+    """All that the tenant asked for is kept."""
+    spec = make_spec(cap_drop=("CHOWN",), pids_limit=10, env=(("A", "1"),))
+
+    hardened = harden(spec, Policy())
+
+    assert hardened == replace(
+        spec, cap_drop=("CHOWN", "NET_RAW"), security_opt=(NO_NEW_PRIVILEGES,)
+    )
+
+
+def test_hardening_twice_is_hardening_once() -> None:
+    """A hardened spec is left as it is, so its fingerprint stays."""
+    once = harden(make_spec(cap_drop=("CHOWN",)), Policy())
+
+    assert harden(once, Policy()) == once
+
+
+def test_a_capability_that_was_allowed_is_not_dropped() -> None:
+    """What the tenant may add, and did, is kept; everybody else still loses it."""
+    policy = Policy(cap_add=("NET_RAW",), cap_drop=("MKNOD", "NET_RAW"))
+
+    assert harden(make_spec(cap_add=("NET_RAW",)), policy).cap_drop == ("MKNOD",)
+    assert harden(make_spec(), policy).cap_drop == ("MKNOD", "NET_RAW")
+
+
+@pytest.mark.parametrize("option", ["no-new-privileges", "no-new-privileges:true"])
+def test_no_new_privileges_is_not_said_twice(option: str) -> None:
+    """A tenant that asks for it itself gets it once, beside its other options."""
+    spec = make_spec(security_opt=("label=disable", option))
+
+    assert harden(spec, Policy()).security_opt == ("label=disable", option)
+
+
+def test_the_default_of_processes_stays_below_the_ceiling() -> None:
+    """A ceiling below the default holds for tenants that set no limit, too."""
+    assert harden(make_spec(), Policy(pids_limit=1024, max_pids=100)).pids_limit == 100
+
+
+# --- no way round -----------------------------------------------------------------------------
+
+ROOM = Policy(
+    max_cpu=1000,
+    max_memory=512,
+    host_ports=((8000, 8999),),
+    volumes=("/srv/data", "shared"),
+    network_name="tenants",
+    cap_add=("NET_ADMIN",),
+    security_opt=("label=disable",),
+    runtimes=("runsc",),
+    max_pids=2000,
+    facts=FACTS,
+)
+POLICIES = st.sampled_from(
+    [
+        Policy(),
+        ROOM,
+        replace(ROOM, volumes=("/", "/var", "/srv/"), host_ports=(), pids_limit=9999),
+        replace(ROOM, network_modes=("host",), cap_drop=("ALL", "NET_RAW"), facts=None),
+    ]
+)
+PATHS = st.lists(
+    st.sampled_from(["", ".", "..", "srv", "data", "var", "run", "etc", "docker.sock"]),
+    max_size=5,
+).map("/".join)
+SOURCES = st.one_of(PATHS.map("/{}".format), st.sampled_from(["shared", "other", "srv"]))
+SPECS = st.builds(
+    make_spec,
+    resources=st.builds(Resources, st.integers(10, 3000), st.integers(6, 9000)),
+    ports=st.lists(
+        st.builds(
+            PortMapping,
+            st.integers(1, 65535),
+            st.sampled_from([0, 80, 7999, 8000, 8999, 9000]),
+            st.sampled_from(Transport),
+        ),
+        max_size=3,
+    ).map(tuple),
+    volumes=st.lists(SOURCES.map("{}:/data".format), max_size=2).map(tuple),
+    network_mode=st.sampled_from([None, "tenants", "bridge", "none", "host", "container:a"]),
+    privileged=st.booleans(),
+    cap_add=st.lists(st.sampled_from(["NET_ADMIN", "ALL", "NET_RAW"]), max_size=2).map(tuple),
+    cap_drop=st.lists(st.sampled_from(["CHOWN", "ALL"]), max_size=2).map(tuple),
+    security_opt=st.lists(
+        st.sampled_from(
+            [
+                "label=disable",
+                "seccomp=unconfined",
+                "no-new-privileges",
+                "no-new-privileges=true",
+                "no-new-privileges:false",
+                "no-new-privileges=0",
+            ]
+        ),
+        max_size=2,
+    ).map(tuple),
+    runtime=st.sampled_from([None, "runsc", "nvidia"]),
+    log_driver=st.sampled_from(["json-file", "none", "syslog"]),
+    pids_limit=st.one_of(st.none(), st.integers(1, 5000)),
+)
+TIGHT = {NO_NEW_PRIVILEGES, "no-new-privileges=true"}
+
+
+def allowed_part(spec: TenantSpec, policy: Policy) -> TenantSpec:
+    """Return the spec without what was found against it, field by field."""
+    broken = {fault.field.split(".")[-1].split("[")[0] for fault in check(spec, policy)}
+    innocent = {
+        "cpu": ("resources", Resources(10, 6)),
+        "memory": ("resources", Resources(10, 6)),
+        "host_port": ("ports", ()),
+        "volumes": ("volumes", ()),
+        "network_mode": ("network_mode", None),
+        "privileged": ("privileged", False),
+        "cap_add": ("cap_add", ()),
+        "security_opt": ("security_opt", ()),
+        "runtime": ("runtime", None),
+        "log_driver": ("log_driver", "json-file"),
+        "pids_limit": ("pids_limit", None),
+    }
+    changes: dict[str, object] = dict(innocent[field] for field in broken)
+    return replace(spec, **changes)  # type: ignore[arg-type]  # names and values as above
+
+
+def may_be_bound(source: str, allowed: tuple[str, ...]) -> bool:
+    """Whether the path that a source leads to is one of the allowed, or below one but the root."""
+    if not source.startswith("/"):
+        return source in allowed
+    path = posixpath.normpath(f"/{source.lstrip('/')}")
+    if path.endswith("/docker.sock"):
+        return False
+    roots = [entry.rstrip("/") or "/" for entry in allowed if entry.startswith("/")]
+    return path in roots or any(path.startswith(f"{root}/") for root in roots if root != "/")
+
+
+@given(spec=SPECS, policy=POLICIES)
+@settings(max_examples=150, deadline=None)
+def test_no_spec_that_passes_leaves_the_policy(spec: TenantSpec, policy: Policy) -> None:
+    """Whatever is asked for, what is sent for a spec that passed lies within the policy."""
+    passed = allowed_part(spec, policy)
+    assert check(passed, policy) == ()
+
+    document = to_create_document(
+        harden(passed, policy), {}, network=policy.network_name, bind_address="0.0.0.0"
+    )
+
+    host = document["HostConfig"]
+    assert isinstance(host, dict)
+    modes = policy.network_modes or ("bridge", "none")
+    assert host["Privileged"] is False
+    assert all(may_be_bound(bind.split(":")[0], policy.volumes) for bind in host.get("Binds", ()))
+    assert {*host.get("CapAdd", ())} <= {*policy.cap_add}
+    assert "NET_RAW" in host["CapDrop"]
+    assert TIGHT & {*host["SecurityOpt"]}
+    assert {*host["SecurityOpt"]} <= TIGHT | {*policy.security_opt}
+    assert 0 < host["PidsLimit"] <= policy.max_pids
+    assert host["NetworkMode"] in (policy.network_name, *modes)
+    assert host.get("Runtime") in (None, *policy.runtimes)
+    assert host["LogConfig"]["Type"] in policy.log_drivers
+    assert host["NanoCpus"] <= (policy.max_cpu or 3000) * 1_000_000
+    assert host["Memory"] == host["MemorySwap"] <= (policy.max_memory or 9000) * 1024 * 1024
+    assert all(
+        any(low <= int(binding["HostPort"]) <= high for low, high in policy.host_ports)
+        for bindings in host["PortBindings"].values()
+        for binding in bindings
+    )
+
+
+# --- the way in -------------------------------------------------------------------------------
+
+
+def delivery(body: bytes, kind: EventKind = EventKind.CREATED) -> Delivery:
+    """Return a delivery of a tenant event."""
+    no_headers: Mapping[str, object] = {}
+    return Delivery(
+        body=body,
+        tag=1,
+        session=1,
+        received_at=MOMENT,
+        routing_key=kind.value,
+        headers=no_headers,
+        properties=no_headers,
+        message_id="event-1",
+    )
+
+
+def created(provider_config: str = "{}") -> Delivery:
+    """Return a tenant event that asks for 3000 millicores."""
+    return delivery(
+        b'{"tenant_id": "acme-corp", "containers": [{"image": "nginx"}],'
+        b' "resources": {"cpu": 3000}, "provider_config": ' + provider_config.encode() + b"}"
+    )
+
+
+def test_an_admitted_event_carries_a_hardened_spec() -> None:
+    """What comes in by `admit` is decoded and hardened."""
+    event = Admission(defaults=SpecDefaults(), policy=Policy()).admit(created())
+
+    assert event.spec is not None
+    assert (event.tenant_id, event.spec.image) == (TENANT_ID, "nginx")
+    assert event.spec == harden(event.spec, Policy())
+
+
+def test_a_denied_event_is_no_event() -> None:
+    """A spec that breaks the policy is refused with its tenant, its event and every fault."""
+    admission = Admission(defaults=SpecDefaults(), policy=Policy(max_cpu=1000))
+
+    with pytest.raises(InvalidMessage) as denied:
+        admission.admit(created('{"privileged": true}'))
+
+    assert denied.value.reason == Reason.POLICY_DENIED
+    assert (denied.value.tenant_id, denied.value.event_id) == (TENANT_ID, "event-1")
+    assert [fault.field for fault in denied.value.faults] == [
+        "resources.cpu",
+        "provider_config.privileged",
+    ]
+
+
+def test_the_host_limits_hold_once_the_engine_has_been_asked() -> None:
+    """Before the engine tells of its host nothing is too large; afterwards it is."""
+    admission = Admission(defaults=SpecDefaults(), policy=Policy())
+    before = admission.admit(created())
+
+    admission.learn(FACTS)
+
+    assert before.spec is not None
+    with pytest.raises(InvalidMessage, match="at most 2000"):
+        admission.admit(created())
+
+
+def test_an_event_without_a_document_breaks_no_policy() -> None:
+    """A delete is admitted whatever the policy says."""
+    admission = Admission(defaults=SpecDefaults(), policy=Policy(images=()))
+
+    event = admission.admit(delivery(b'{"tenant_id": "acme-corp"}', EventKind.DELETED))
+
+    assert (event.kind, event.spec) == (EventKind.DELETED, None)
