@@ -41,9 +41,16 @@ _NANOCPUS_PER_MILLICORE: Final = 1_000_000
 _NANOSECONDS: Final = 1_000_000_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 _NEVER: Final = "0001-01-01"
+_PORT_KEY: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp)?)?", re.IGNORECASE | re.ASCII)
 _ENDED: Final = frozenset(
     {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
 )
+_PODMAN_STATUS: Final = {
+    "configured": ContainerStatus.CREATED,
+    "initialized": ContainerStatus.CREATED,
+    "stopping": ContainerStatus.RUNNING,
+    "stopped": ContainerStatus.EXITED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,7 @@ def _healthcheck_document(healthcheck: HealthCheck | None) -> Document:
 def to_container(inspected: object, naming: Naming) -> Container:
     """Return the container that an inspect document shows.
 
-    Raises ValueError when it is none of ours.
+    Raises ValueError when it is none of ours, or in a state that the model does not know.
     """
     document = _mapping(inspected)
     config = _mapping(document.get("Config"))
@@ -226,7 +233,7 @@ def to_container(inspected: object, naming: Naming) -> Container:
     labels = _mapping(config.get("Labels"))
     tenant_id = as_tenant_id(_text(labels.get(naming.label("tenant_id"))))
     name = _text(document.get("Name")).removeprefix("/")
-    status = ContainerStatus(_text(state.get("Status")))
+    status = _status(state.get("Status"))
     return Container(
         container_id=ContainerId(_text(document.get("Id"))),
         name=name,
@@ -261,7 +268,7 @@ def to_sighting(listed: object, naming: Naming) -> Sighting:
         tenant_id=tenant_id,
         container_id=ContainerId(_text(document.get("Id"))),
         role=naming.role(listed_name(document), tenant_id),
-        status=ContainerStatus(_text(document.get("State"))),
+        status=_status(document.get("State")),
         health=_health_in_words(_text(document.get("Status"))),
         fingerprint=_text(labels.get(naming.label("spec"))),
         created_at=datetime.fromtimestamp(_integer(document.get("Created")), UTC),
@@ -313,8 +320,11 @@ def _order(port: BoundPort) -> tuple[int, str]:
 
 
 def _ports_of(key: str, bindings: object) -> list[BoundPort]:
-    number, _, protocol = key.partition("/")
-    exposed = BoundPort(int(number), Transport(protocol or "tcp"))
+    found = _PORT_KEY.fullmatch(key)
+    if found is None:
+        # An image's `EXPOSE` may stand there as somebody wrote it, a range too: nothing of ours.
+        return []
+    exposed = BoundPort(int(found[1]), Transport((found[2] or "tcp").lower()))
     if not isinstance(bindings, list) or not bindings:
         return [exposed]
     pairs = {
@@ -339,6 +349,11 @@ def _resources(host: Mapping[str, object]) -> Resources | None:
 def _restart_policy(policy: Mapping[str, object]) -> RestartPolicy:
     name = _text(policy.get("Name")) or "no"
     return RestartPolicy(name, _integer(policy.get("MaximumRetryCount")))
+
+
+def _status(status: object) -> ContainerStatus:
+    text = _text(status)
+    return _PODMAN_STATUS.get(text) or ContainerStatus(text)
 
 
 def _health(status: object) -> Health:

@@ -1,0 +1,722 @@
+"""The engine's documents: what is sent for a spec, and what is read of a container."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumer.adapters.docker_spec import (
+    Naming,
+    as_filter,
+    holder_of,
+    listed_name,
+    to_container,
+    to_create_document,
+    to_labels,
+    to_restart_document,
+    to_sighting,
+    to_update_document,
+)
+from consumer.model import (
+    BoundPort,
+    Container,
+    ContainerId,
+    ContainerStatus,
+    Document,
+    Health,
+    HealthCheck,
+    PortMapping,
+    Resources,
+    RestartPolicy,
+    Role,
+    Sighting,
+    Transport,
+    Ulimit,
+    as_pairs,
+)
+from tests.builders import MOMENT, TENANT_ID, make_spec
+
+NAMING = Naming()
+MEGABYTE = 1024 * 1024
+LABELS = {"landlord.tenant_id": "acme-corp", "landlord.instance": "default"}
+
+
+def sent(**spec: object) -> Document:
+    """Return the create document of a spec with these changes."""
+    return to_create_document(make_spec(**spec), LABELS, network="tenants", bind_address="0.0.0.0")
+
+
+def host_part(**spec: object) -> Document:
+    """Return its `HostConfig`."""
+    host = sent(**spec)["HostConfig"]
+    assert isinstance(host, dict)
+    return host
+
+
+# --- names, labels, filters -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        (Role.CURRENT, "acme-tenant-acme-corp"),
+        (Role.SUCCESSOR, "acme-successor-acme-corp"),
+        (Role.PREDECESSOR, "acme-predecessor-acme-corp"),
+    ],
+)
+def test_each_role_has_its_name(role: Role, name: str) -> None:
+    """A name is made of prefix, role and tenant id, and tells its role again."""
+    naming = Naming(prefix="acme")
+
+    assert naming.container(TENANT_ID, role) == name
+    assert naming.role(name, TENANT_ID) is role
+
+
+def test_a_foreign_name_stands_for_the_current_container() -> None:
+    """A container that somebody renamed is still its tenant's."""
+    assert NAMING.role("renamed-by-hand", TENANT_ID) is Role.CURRENT
+
+
+def test_the_filter_asks_for_what_is_ours() -> None:
+    """Only containers of this instance are listed: of all tenants, or of one."""
+    naming = Naming(prefix="acme", instance="blue")
+
+    assert naming.filters() == {"label": ["acme.tenant_id", "acme.instance=blue"]}
+    assert naming.filters(TENANT_ID) == {
+        "label": ["acme.tenant_id=acme-corp", "acme.instance=blue"]
+    }
+    assert json.loads(as_filter(naming.filters())) == naming.filters()
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_ours"),
+    [
+        pytest.param(LABELS, True, id="ours"),
+        pytest.param({"landlord.tenant_id": "acme-corp"}, False, id="no instance"),
+        pytest.param({**LABELS, "landlord.instance": "blue"}, False, id="another instance"),
+        pytest.param({"landlord.instance": "default"}, False, id="no tenant"),
+        pytest.param({}, False, id="no labels"),
+    ],
+)
+def test_a_container_is_ours_by_its_labels(labels: dict[str, object], is_ours: bool) -> None:
+    """Tenant id and instance together make a container ours."""
+    assert NAMING.owns(labels) is is_ours
+
+
+def test_our_labels_say_what_the_container_is() -> None:
+    """Every label has the prefix; the tenant's own are kept beside them."""
+    spec = make_spec(container_name="web", labels=(("team", "red"),))
+
+    labels = to_labels(Naming(prefix="acme", instance="blue"), TENANT_ID, spec, 3)
+
+    assert labels == {
+        "team": "red",
+        "acme.tenant_id": "acme-corp",
+        "acme.instance": "blue",
+        "acme.generation": "3",
+        "acme.spec": spec.fingerprint,
+        "acme.schema": "1",
+        "acme.container_name": "web",
+        "acme.owner": "acme",
+        "acme.provider": "docker",
+    }
+
+
+def test_no_label_of_a_tenant_stands_for_one_of_ours() -> None:
+    """Our labels are written last, whatever a spec brings along."""
+    spec = make_spec(labels=as_pairs({"landlord.tenant_id": "other", "landlord.generation": "9"}))
+
+    labels = to_labels(NAMING, TENANT_ID, spec, None)
+
+    assert labels["landlord.tenant_id"] == "acme-corp"
+    assert labels["landlord.generation"] == ""
+
+
+# --- the create document ----------------------------------------------------------------------
+
+
+def test_the_smallest_document() -> None:
+    """A spec that asks for little sends nothing that would stand for something else."""
+    assert sent() == {
+        "Image": "nginx:alpine",
+        "Labels": LABELS,
+        "Env": [],
+        "ExposedPorts": {},
+        "StopTimeout": 10,
+        "HostConfig": {
+            "NetworkMode": "tenants",
+            "PortBindings": {},
+            "NanoCpus": 500_000_000,
+            "Memory": 256 * MEGABYTE,
+            "MemorySwap": 256 * MEGABYTE,
+            "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-file": "3", "max-size": "10m"},
+            },
+            "AutoRemove": False,
+            "Privileged": False,
+            "ReadonlyRootfs": False,
+            "Init": False,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "value"),
+    [
+        pytest.param({"command": ("/app", "-v")}, "Entrypoint", ["/app", "-v"], id="command"),
+        pytest.param({"args": ("--config", "x")}, "Cmd", ["--config", "x"], id="args"),
+        pytest.param({"user": "1000:1000"}, "User", "1000:1000", id="user"),
+        pytest.param({"working_dir": "/app"}, "WorkingDir", "/app", id="working directory"),
+        pytest.param({"hostname": "web"}, "Hostname", "web", id="host name"),
+        pytest.param({"stop_signal": "SIGINT"}, "StopSignal", "SIGINT", id="stop signal"),
+        pytest.param({"stop_grace_seconds": 0}, "StopTimeout", 0, id="no grace"),
+        pytest.param({"stop_grace_seconds": 90}, "StopTimeout", 90, id="long grace"),
+        pytest.param({"secrets": ("db",)}, "Volumes", {"/run/secrets": {}}, id="secrets"),
+        pytest.param(
+            {"env": as_pairs({"B": "x=y $z\n", "A": ""})},
+            "Env",
+            ["A=", "B=x=y $z\n"],
+            id="environment, byte for byte",
+        ),
+    ],
+)
+def test_what_is_sent_of_the_container(spec: dict[str, object], key: str, value: object) -> None:
+    """Each field of a spec has its place in the document."""
+    assert sent(**spec)[key] == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "value"),
+    [
+        pytest.param({"network_mode": "none"}, "NetworkMode", "none", id="network"),
+        pytest.param({"privileged": True}, "Privileged", True, id="privileged"),
+        pytest.param({"read_only": True}, "ReadonlyRootfs", True, id="read-only"),
+        pytest.param({"init": True}, "Init", True, id="init"),
+        pytest.param({"volumes": ("data:/d:ro",)}, "Binds", ["data:/d:ro"], id="volumes"),
+        pytest.param({"tmpfs": (("/tmp", "size=1m"),)}, "Tmpfs", {"/tmp": "size=1m"}, id="tmpfs"),
+        pytest.param({"shm_size_mb": 64}, "ShmSize", 64 * MEGABYTE, id="shared memory"),
+        pytest.param({"pids_limit": 100}, "PidsLimit", 100, id="processes"),
+        pytest.param(
+            {"ulimits": (Ulimit("nofile", 0, 1024),)},
+            "Ulimits",
+            [{"Name": "nofile", "Soft": 0, "Hard": 1024}],
+            id="limits",
+        ),
+        pytest.param({"cap_add": ("NET_ADMIN",)}, "CapAdd", ["NET_ADMIN"], id="added rights"),
+        pytest.param({"cap_drop": ("NET_RAW",)}, "CapDrop", ["NET_RAW"], id="dropped rights"),
+        pytest.param(
+            {"security_opt": ("no-new-privileges",)},
+            "SecurityOpt",
+            ["no-new-privileges"],
+            id="security options",
+        ),
+        pytest.param({"runtime": "runsc"}, "Runtime", "runsc", id="runtime"),
+        pytest.param({"extra_hosts": ("db:10.0.0.1",)}, "ExtraHosts", ["db:10.0.0.1"], id="hosts"),
+        pytest.param({"dns": ("10.0.0.2",)}, "Dns", ["10.0.0.2"], id="name servers"),
+        pytest.param(
+            {"restart_policy": RestartPolicy("on-failure", 3)},
+            "RestartPolicy",
+            {"Name": "on-failure", "MaximumRetryCount": 3},
+            id="restart policy with a count",
+        ),
+        pytest.param(
+            {"log_driver": "none", "log_options": ()},
+            "LogConfig",
+            {"Type": "none", "Config": {}},
+            id="no log",
+        ),
+    ],
+)
+def test_what_is_sent_of_the_host(spec: dict[str, object], key: str, value: object) -> None:
+    """Each field of a spec that concerns the host has its place in `HostConfig`."""
+    assert host_part(**spec)[key] == value
+
+
+@pytest.mark.parametrize(
+    ("millicores", "megabytes", "nanocpus", "memory"),
+    [
+        pytest.param(10, 6, 10_000_000, 6_291_456, id="least"),
+        pytest.param(500, 256, 500_000_000, 268_435_456, id="half a CPU"),
+        pytest.param(1000, 512, 1_000_000_000, 536_870_912, id="one CPU"),
+    ],
+)
+def test_limits_are_hard(millicores: int, megabytes: int, nanocpus: int, memory: int) -> None:
+    """Millicores become billionths of a CPU, memory has no swap beside it, at create and update."""
+    limits = Resources(cpu=millicores, memory=megabytes)
+    wanted = {"NanoCpus": nanocpus, "Memory": memory, "MemorySwap": memory}
+
+    created = host_part(resources=limits)
+    updated = to_update_document(make_spec(resources=limits))
+
+    assert created == created | wanted
+    assert updated == {**wanted, "RestartPolicy": to_restart_document(RestartPolicy())}
+    assert "CpuQuota" not in created
+
+
+def test_every_port_is_exposed_and_only_some_are_bound() -> None:
+    """The engine binds what is exposed; a port without a host port gets no binding at all."""
+    ports = (
+        PortMapping(53, 5353, Transport.UDP),
+        PortMapping(80, 8080),
+        PortMapping(80, 8081),
+        PortMapping(9090),
+    )
+
+    document = to_create_document(
+        make_spec(ports=ports), LABELS, network="bridge", bind_address="127.0.0.1"
+    )
+
+    host = document["HostConfig"]
+    assert isinstance(host, dict)
+    assert document["ExposedPorts"] == {"53/udp": {}, "80/tcp": {}, "9090/tcp": {}}
+    assert host["PortBindings"] == {
+        "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
+        "80/tcp": [
+            {"HostIp": "127.0.0.1", "HostPort": "8080"},
+            {"HostIp": "127.0.0.1", "HostPort": "8081"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "key", ["Entrypoint", "Cmd", "Healthcheck", "User", "Hostname", "Volumes", "StopSignal"]
+)
+def test_what_is_the_images_is_not_sent(key: str) -> None:
+    """What a spec leaves to the image is absent: an empty value would take the image's away."""
+    assert key not in sent(command=(), args=())
+
+
+@pytest.mark.parametrize(
+    ("healthcheck", "document"),
+    [
+        pytest.param(
+            HealthCheck(("CMD", "true"), 0.5, 2, 1.25, 3),
+            {
+                "Test": ["CMD", "true"],
+                "Interval": 500_000_000,
+                "Timeout": 2_000_000_000,
+                "StartPeriod": 1_250_000_000,
+                "Retries": 3,
+            },
+            id="all of it",
+        ),
+        pytest.param(
+            HealthCheck(("CMD-SHELL", "true"), interval_seconds=0),
+            {"Test": ["CMD-SHELL", "true"]},
+            id="the engine's times",
+        ),
+        pytest.param(HealthCheck(("NONE",)), {"Test": ["NONE"]}, id="switched off"),
+    ],
+)
+def test_a_health_check_is_sent_in_nanoseconds(
+    healthcheck: HealthCheck, document: Document
+) -> None:
+    """Seconds become nanoseconds; what is not set is left to the engine."""
+    assert sent(healthcheck=healthcheck)["Healthcheck"] == document
+
+
+def test_the_order_of_a_map_changes_nothing() -> None:
+    """Equal maps make equal documents and labels, so shuffled keys replace no container."""
+    names = [f"NAME_{number}" for number in range(16)]
+    forward = make_spec(env=as_pairs(dict.fromkeys(names, "x")))
+    backward = make_spec(env=as_pairs(dict.fromkeys(reversed(names), "x")))
+
+    assert sent(env=forward.env)["Env"] == sent(env=backward.env)["Env"]
+    assert to_labels(NAMING, TENANT_ID, forward, 1) == to_labels(NAMING, TENANT_ID, backward, 1)
+
+
+# --- the inspect document ---------------------------------------------------------------------
+
+CREATED_AT = "2026-11-24T10:00:00.123456789Z"
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def inspected(**changes: object) -> Document:
+    """Return what an engine shows of a running container."""
+    document: Document = {
+        "Id": "c" * 64,
+        "Name": "/landlord-tenant-acme-corp",
+        "Created": CREATED_AT,
+        "Image": "sha256:" + "a" * 64,
+        "RestartCount": 0,
+        "Config": {"Image": "nginx:alpine", "Labels": LABELS},
+        "State": {"Status": "running", "StartedAt": CREATED_AT, "FinishedAt": NEVER, "ExitCode": 0},
+    }
+    return document | changes
+
+
+def read(**changes: object) -> Container:
+    """Return the container of an inspect document with these changes."""
+    return to_container(inspected(**changes), NAMING)
+
+
+def test_a_container_is_read_in_full() -> None:
+    """Everything that a container is asked for stands in its inspect document."""
+    container = to_container(
+        {
+            "Id": "c" * 64,
+            "Name": "/landlord-successor-acme-corp",
+            "Created": CREATED_AT,
+            "Image": "sha256:abc",
+            "RestartCount": 4,
+            "Config": {
+                "Image": "nginx:alpine",
+                "ExposedPorts": {"80/tcp": {}, "443/tcp": {}},
+                "Labels": {
+                    **LABELS,
+                    "landlord.spec": "fingerprint",
+                    "landlord.provider": "swarm",
+                    "landlord.generation": "12",
+                },
+            },
+            "HostConfig": {
+                "NanoCpus": 500_000_000,
+                "Memory": 256 * MEGABYTE,
+                "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            },
+            "State": {
+                "Status": "exited",
+                "StartedAt": "2026-11-24T11:00:01.5+01:00",
+                "FinishedAt": "2026-11-24T10:00:02Z",
+                "ExitCode": 137,
+                "OOMKilled": True,
+                "Error": "words",
+                "Health": {"Status": "unhealthy"},
+            },
+            "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}},
+        },
+        NAMING,
+    )
+
+    assert container == Container(
+        container_id=ContainerId("c" * 64),
+        name="landlord-successor-acme-corp",
+        tenant_id=TENANT_ID,
+        role=Role.SUCCESSOR,
+        fingerprint="fingerprint",
+        provider_type="swarm",
+        generation=12,
+        image="nginx:alpine",
+        image_id="sha256:abc",
+        status=ContainerStatus.EXITED,
+        created_at=MOMENT + timedelta(milliseconds=123),
+        started_at=MOMENT + timedelta(seconds=1.5),
+        finished_at=MOMENT + timedelta(seconds=2),
+        exit_code=137,
+        restart_count=4,
+        oom_killed=True,
+        error="words",
+        health=Health.UNHEALTHY,
+        ports=(
+            BoundPort(80, Transport.TCP, "0.0.0.0", 8080),
+            BoundPort(443, Transport.TCP),
+        ),
+        resources=Resources(cpu=500, memory=256),
+        restart_policy=RestartPolicy("on-failure", 3),
+    )
+
+
+def test_a_container_is_read_though_nearly_nothing_is_shown() -> None:
+    """Absent and null fields have their plain meaning."""
+    container = to_container(
+        {"Config": {"Labels": LABELS}, "State": {"Status": "created", "Health": None}}, NAMING
+    )
+
+    assert container == Container(
+        container_id=ContainerId(""),
+        name="",
+        tenant_id=TENANT_ID,
+        role=Role.CURRENT,
+        fingerprint="",
+        image="",
+        status=ContainerStatus.CREATED,
+        created_at=datetime(1970, 1, 1, tzinfo=UTC),
+        restart_policy=RestartPolicy("no"),
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(None, id="nothing"),
+        pytest.param([], id="no map"),
+        pytest.param({"Config": None}, id="no labels"),
+        pytest.param(inspected(Config={"Labels": {"landlord.tenant_id": 5}}), id="no text"),
+        pytest.param(inspected(Config={"Labels": {"landlord.tenant_id": "-x"}}), id="no tenant id"),
+        pytest.param(inspected(State={"Status": "flying"}), id="a state unheard of"),
+    ],
+)
+def test_what_is_no_container_of_ours_is_told(document: object) -> None:
+    """A document without one of our tenants, or that cannot be judged, is a ValueError."""
+    with pytest.raises(ValueError, match=r".+"):
+        to_container(document, NAMING)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("created", None),
+        ("running", None),
+        ("paused", None),
+        ("removing", None),
+        ("restarting", 1),
+        ("exited", 1),
+        ("dead", 1),
+    ],
+)
+def test_an_exit_code_is_one_only_after_an_end(status: str, code: int | None) -> None:
+    """A container that has not ended has no exit code, though the engine shows a number."""
+    assert read(State={"Status": status, "ExitCode": 1}).exit_code == code
+
+
+PODMAN = [
+    ("configured", ContainerStatus.CREATED),
+    ("initialized", ContainerStatus.CREATED),
+    ("stopping", ContainerStatus.RUNNING),
+    ("stopped", ContainerStatus.EXITED),
+]
+
+
+@pytest.mark.parametrize(("word", "status"), PODMAN)
+def test_podmans_words_are_understood(word: str, status: ContainerStatus) -> None:
+    """What Podman calls otherwise is the same state, inspected or listed."""
+    assert read(State={"Status": word}).status is status
+    assert to_sighting(listed(State=word), NAMING).status is status
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        pytest.param("2026-11-24T10:00:00Z", MOMENT, id="seconds"),
+        pytest.param("2026-11-24T10:00:00.5Z", MOMENT + timedelta(seconds=0.5), id="tenths"),
+        pytest.param(
+            "2026-11-24T10:00:00.123999999Z",
+            MOMENT + timedelta(milliseconds=123),
+            id="nanoseconds, cut to milliseconds",
+        ),
+        pytest.param("2026-11-24T12:30:00+02:30", MOMENT, id="another zone"),
+        pytest.param(NEVER, None, id="never"),
+        pytest.param("", None, id="empty"),
+        pytest.param("yesterday", None, id="no time"),
+        pytest.param(None, None, id="absent"),
+        pytest.param(1795514400, None, id="a number"),
+    ],
+)
+def test_times_are_read(written: object, moment: datetime | None) -> None:
+    """A time is read in milliseconds UTC; the engine's zero time means never."""
+    assert read(State={"Status": "running", "StartedAt": written}).started_at == moment
+
+
+@pytest.mark.parametrize(
+    ("label", "generation"),
+    [("7", 7), ("", None), (None, None), ("-1", None), ("x", None), ("\u00b2", None), (7, None)],
+)
+def test_a_generation_is_read_or_none(label: object, generation: int | None) -> None:
+    """A label that is no number says nothing."""
+    labels = {**LABELS, "landlord.generation": label}
+
+    assert read(Config={"Labels": labels}).generation == generation
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        ({"Status": "healthy"}, Health.HEALTHY),
+        ({"Status": "starting"}, Health.STARTING),
+        ({"Status": "none"}, Health.NONE),
+        ({"Status": ""}, Health.NONE),
+        ({"Status": "brilliant"}, Health.NONE),
+        ({}, Health.NONE),
+        (None, Health.NONE),
+    ],
+)
+def test_health_is_read_and_never_invented(health: object, expected: Health) -> None:
+    """Without a health check, or with a word unheard of, there is none."""
+    assert read(State={"Status": "running", "Health": health}).health is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "resources"),
+    [
+        ({"NanoCpus": 500_000_000, "Memory": 0}, Resources(500, 0)),
+        ({"NanoCpus": 0, "Memory": 6 * MEGABYTE}, Resources(0, 6)),
+        ({"NanoCpus": 0, "Memory": 0}, None),
+        ({"NanoCpus": None}, None),
+        (None, None),
+    ],
+)
+def test_limits_are_read_back(host: object, resources: Resources | None) -> None:
+    """Limits come in millicores and megabytes; without any there are none."""
+    assert read(HostConfig=host).resources == resources
+
+
+HTTP, ANYWHERE = BoundPort(80, Transport.TCP), "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("exposed", "bound", "ports"),
+    [
+        pytest.param(None, None, (), id="none"),
+        pytest.param({"80/tcp": {}}, {}, (HTTP,), id="not running"),
+        pytest.param({"80/tcp": {}}, {"80/tcp": None}, (HTTP,), id="not published"),
+        pytest.param({"80/tcp": {}}, {"80/tcp": []}, (HTTP,), id="published to nothing"),
+        pytest.param({"80": {}}, {}, (HTTP,), id="without a protocol"),
+        pytest.param({"80/": {}}, {}, (HTTP,), id="with half a protocol"),
+        pytest.param({"80/TCP": {}}, {}, (HTTP,), id="in capitals"),
+        pytest.param({"80/tcp": {}, "8000-8010/tcp": {}}, {}, (HTTP,), id="a range beside it"),
+        pytest.param({"$PORT/tcp": {}, "80/http": {}}, {}, (), id="nothing readable"),
+        pytest.param(
+            {},
+            {"80/tcp": [{"HostIp": ANYWHERE, "HostPort": "8080"}]},
+            (BoundPort(80, Transport.TCP, ANYWHERE, 8080),),
+            id="published",
+        ),
+        pytest.param(
+            {},
+            {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]},
+            (BoundPort(80, Transport.TCP, ANYWHERE, 8080),),
+            id="on no address named",
+        ),
+        pytest.param(
+            {},
+            {
+                "80/tcp": [
+                    {"HostIp": ANYWHERE, "HostPort": "8080"},
+                    {"HostIp": "::", "HostPort": "8080"},
+                ]
+            },
+            (BoundPort(80, Transport.TCP, ANYWHERE, 8080),),
+            id="for both kinds of addresses",
+        ),
+        pytest.param(
+            {},
+            {"80/tcp": [{"HostIp": "::", "HostPort": "8080"}]},
+            (BoundPort(80, Transport.TCP, "::", 8080),),
+            id="for IPv6 only",
+        ),
+        pytest.param(
+            {"443/tcp": {}},
+            {
+                "80/tcp": [
+                    {"HostIp": ANYWHERE, "HostPort": "8081"},
+                    {"HostIp": ANYWHERE, "HostPort": "8080"},
+                ],
+                "53/udp": [{"HostIp": ANYWHERE, "HostPort": "53"}],
+            },
+            (
+                BoundPort(53, Transport.UDP, ANYWHERE, 53),
+                BoundPort(80, Transport.TCP, ANYWHERE, 8080),
+                BoundPort(80, Transport.TCP, ANYWHERE, 8081),
+                BoundPort(443, Transport.TCP),
+            ),
+            id="several, in order",
+        ),
+    ],
+)
+def test_ports_are_what_the_engine_bound(
+    exposed: object, bound: object, ports: tuple[BoundPort, ...]
+) -> None:
+    """Bound ports come with their address; exposed ones without; the unreadable is left out."""
+    config = {"Labels": LABELS, "ExposedPorts": exposed}
+
+    assert read(Config=config, NetworkSettings={"Ports": bound}).ports == ports
+
+
+# --- the list ---------------------------------------------------------------------------------
+
+
+def listed(**changes: object) -> Document:
+    """Return one line of an engine's list."""
+    document: Document = {
+        "Id": "c" * 64,
+        "Names": ["/landlord-tenant-acme-corp"],
+        "Labels": {**LABELS, "landlord.spec": "fingerprint"},
+        "State": "running",
+        "Status": "Up 2 minutes",
+        "Created": int(MOMENT.timestamp()),
+        "Ports": [],
+    }
+    return document | changes
+
+
+def test_a_line_of_the_list_is_a_sighting() -> None:
+    """A line says whose container it is, in which state, and of which spec."""
+    assert to_sighting(listed(), NAMING) == Sighting(
+        tenant_id=TENANT_ID,
+        container_id=ContainerId("c" * 64),
+        role=Role.CURRENT,
+        status=ContainerStatus.RUNNING,
+        health=Health.NONE,
+        fingerprint="fingerprint",
+        created_at=MOMENT,
+    )
+
+
+@pytest.mark.parametrize("changes", [{"Labels": None}, {"Labels": {}}, {"State": "flying"}])
+def test_a_line_that_is_not_ours_is_told(changes: dict[str, object]) -> None:
+    """A line without a tenant, or that cannot be judged, is a ValueError."""
+    with pytest.raises(ValueError, match=r".+"):
+        to_sighting(listed(**changes), NAMING)
+
+
+@pytest.mark.parametrize(
+    ("words", "health"),
+    [
+        ("Up 2 minutes (healthy)", Health.HEALTHY),
+        ("Up 2 minutes (unhealthy)", Health.UNHEALTHY),
+        ("Up 2 seconds (health: starting)", Health.STARTING),
+        ("Up 2 minutes (Paused)", Health.NONE),
+        (None, Health.NONE),
+    ],
+)
+def test_the_lists_words_tell_the_health(words: object, health: Health) -> None:
+    """Health stands in brackets behind the uptime."""
+    assert to_sighting(listed(Status=words), NAMING).health is health
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        pytest.param(["/landlord-tenant-a"], "landlord-tenant-a", id="one"),
+        pytest.param(["/other/link", "/landlord-tenant-a"], "landlord-tenant-a", id="with a link"),
+        pytest.param(["landlord-tenant-a"], "landlord-tenant-a", id="without a slash"),
+        pytest.param([None, 5], "", id="no texts"),
+        pytest.param([], "", id="none"),
+        pytest.param(None, "", id="absent"),
+    ],
+)
+def test_the_name_in_a_line_is_found(names: object, name: str) -> None:
+    """A container's own name has one slash at most; links have more."""
+    assert listed_name({"Names": names}) == name
+
+
+HOLDER = listed(
+    Labels={**LABELS, "landlord.tenant_id": "other"},
+    Ports=[
+        {"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp", "IP": ANYWHERE},
+        {"PrivatePort": 9090, "Type": "tcp"},
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lines", "holder"),
+    [
+        pytest.param(PortMapping(1, 8080), [HOLDER], "other", id="held"),
+        pytest.param(PortMapping(1, 8081), [HOLDER], None, id="free"),
+        pytest.param(PortMapping(1, 8080, Transport.UDP), [HOLDER], None, id="other protocol"),
+        pytest.param(PortMapping(9090), [HOLDER], None, id="not published"),
+        pytest.param(PortMapping(1, 8080), [listed(Ports=None)], None, id="nobody has ports"),
+        pytest.param(PortMapping(1, 8080), [HOLDER | {"Labels": None}], None, id="nobody's"),
+        pytest.param(PortMapping(1, 8080), [], None, id="nobody there"),
+    ],
+)
+def test_the_holder_of_a_host_port_is_found(
+    wanted: PortMapping, lines: list[Document], holder: str | None
+) -> None:
+    """A host port and protocol that a listed tenant has is told with that tenant."""
+    found = (wanted, holder) if holder is not None else None
+
+    assert holder_of([PortMapping(2, 7000), wanted], lines, NAMING) == found
