@@ -7,13 +7,12 @@ password of a URL never passes, whoever logs it. Set up once, by the command lin
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
 from typing import Final
 
 import structlog
 from structlog.typing import Processor
 
-_CREDENTIALS: Final = re.compile(r"(\w+://[^:@/\s]*):[^@/\s]+@")
+_CREDENTIALS: Final = re.compile(r"(://[^:@/\s]*):[^/\s]+@")
 _TALKATIVE: Final = ("aio_pika", "aiormq", "aiodocker", "aiohttp", "asyncio", "sqlalchemy")
 
 
@@ -24,7 +23,7 @@ def configure(*, level: str, form: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _mask,
+        structlog.processors.format_exc_info,
     ]
     structlog.configure(
         processors=[
@@ -41,7 +40,8 @@ def configure(*, level: str, form: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(is_text=is_text),
+                _renderer(is_text=is_text),
+                _mask,
             ],
         )
     )
@@ -52,16 +52,15 @@ def configure(*, level: str, form: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def _renderers(*, is_text: bool) -> list[Processor]:
+def _renderer(*, is_text: bool) -> Processor:
     if is_text:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        # The default would print local variables with a traceback, and so tenants' environments.
+        return structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    return structlog.processors.JSONRenderer()
 
 
-def _mask(
-    _logger: object, _method: str, event_dict: MutableMapping[str, object]
-) -> Mapping[str, object]:
-    for key, value in event_dict.items():
-        if isinstance(value, str) and "://" in value:
-            event_dict[key] = _CREDENTIALS.sub(r"\1:***@", value)
-    return event_dict
+def _mask(_logger: object, _method: str, line: object) -> str:
+    """Take passwords out of the finished line: then nothing in it can have hidden one."""
+    return _CREDENTIALS.sub(r"\1:***@", str(line))

@@ -22,7 +22,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -34,7 +36,16 @@ from consumer.errors import Fault, SettingsError
 PREFIX: Final = "LANDLORD_"
 CONFIG_VARIABLE: Final = "LANDLORD_CONFIG"
 _USUAL_FILE: Final = "config.yaml"
-_SECRET_KEYS: Final = frozenset({"broker.url", "http.token", "ledger.url"})
+_REGISTRIES: Final = "compute.docker.registries"
+_UNTOLD: Final = (
+    "broker.url",
+    "http.token",
+    "ledger.url",
+    "compute.docker.provider_config",
+    _REGISTRIES,
+)
+"""Settings whose values, and what lies below them, never appear in a fault."""
+_TLS_PORT: Final = 2376
 _STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 _RANGE: Final = re.compile(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*")
@@ -44,25 +55,33 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 PortRange = tuple[int, int]
 
 
-def _from_text(value: object) -> object:
-    """Take a list or a map from one variable: as JSON, or a list with commas between."""
+def _list_from_text(value: object) -> object:
+    """Take a list from one variable: as JSON, or with commas between."""
     if not isinstance(value, str):
         return value
-    text = value.strip()
-    if text[:1] in ("[", "{"):
-        try:
-            parsed: object = json.loads(text)
-        except ValueError:
-            raise ValueError("is no JSON") from None
-        return parsed
-    return [part.strip() for part in text.split(",") if part.strip()]
+    if value.lstrip()[:1] in ("[", "{"):
+        return _from_json(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _map_from_text(value: object) -> object:
+    """Take a map from one variable, as JSON; an empty one is an empty map."""
+    if not isinstance(value, str):
+        return value
+    return _from_json(value) if value.strip() else {}
+
+
+def _from_json(text: str) -> object:
+    try:
+        parsed: object = json.loads(text)
+    except ValueError:
+        raise ValueError("is no JSON") from None
+    return parsed
 
 
 def _as_ranges(value: object) -> object:
-    parts = _from_text(value if not isinstance(value, int) else str(value))
-    if not isinstance(parts, list | tuple):
-        return value
-    return [_as_range(str(part)) if isinstance(part, str | int) else part for part in parts]
+    parts = _list_from_text(value if not isinstance(value, int) else str(value))
+    return [_as_range(str(part)) for part in parts] if isinstance(parts, list) else value
 
 
 def _as_range(text: str) -> PortRange:
@@ -80,9 +99,66 @@ def _as_name(text: str) -> str:
     return text
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_from_text)]
+def _as_capabilities(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names as tenant documents are read: upper case, without `CAP_`."""
+    return tuple(name.upper().removeprefix("CAP_") for name in names)
+
+
+def _as_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError("is no file")
+    return path
+
+
+def _as_engine_url(text: str) -> str:
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    match parts.scheme:
+        case "unix" if parts.netloc or not parts.path:
+            raise ValueError("needs an absolute path: unix:///var/run/docker.sock")
+        case "tcp" if not parts.hostname or port is None:
+            raise ValueError("needs a host and a port (2375 plain, 2376 TLS)")
+        case "unix" | "tcp":
+            return text
+        case _:
+            raise ValueError("has to be unix:// or tcp://")
+
+
+def _as_broker_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+        raise ValueError("has to be amqp://user:password@host:port/ (or amqps)")
+    if bool(parts.username) is not (parts.password is not None):
+        raise ValueError("needs user and password, or neither")
+    return text
+
+
+def _as_ledger_url(text: str) -> str:
+    if text.startswith("postgresql"):
+        raise ValueError("PostgreSQL is not supported yet; use sqlite:///path")
+    if not text.startswith("sqlite:///") or text == "sqlite:///":
+        raise ValueError("has to be sqlite:///path (four slashes for an absolute path)")
+    return text
+
+
+def _login_or_path(value: object) -> str:
+    return "path" if isinstance(value, str) else "login"
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_list_from_text)]
+Capabilities = Annotated[Texts, AfterValidator(_as_capabilities)]
 Name = Annotated[str, AfterValidator(_as_name)]
 Ranges = Annotated[tuple[PortRange, ...], BeforeValidator(_as_ranges)]
+File = Annotated[Path, AfterValidator(_as_file)]
 
 
 class _Group(BaseModel):
@@ -90,17 +166,13 @@ class _Group(BaseModel):
 
 
 class Tls(_Group):
-    ca: Path | None = Field(None, description="CA certificate (PEM file)")
-    cert: Path | None = Field(None, description="client certificate (PEM file)")
-    key: Path | None = Field(None, description="client key (PEM file)")
+    ca: File | None = Field(None, description="CA certificate (PEM file)")
+    cert: File | None = Field(None, description="client certificate (PEM file)")
+    key: File | None = Field(None, description="client key (PEM file)")
     verify: bool = Field(True, description="whether the other side's certificate is checked")
 
     @model_validator(mode="after")
-    def _check_files(self) -> Self:
-        for name in ("ca", "cert", "key"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise ValueError(f"{name}: {path} is no file")
+    def _check_pair(self) -> Self:
         if (self.cert is None) != (self.key is None):
             raise ValueError("cert and key belong together")
         return self
@@ -120,8 +192,14 @@ class RegistryLogin(_Group):
     password_file: Path
 
 
+Registry = Annotated[
+    Annotated[RegistryLogin, Tag("login")] | Annotated[Path, Tag("path")],
+    Discriminator(_login_or_path),
+]
+
+
 class Docker(_Group):
-    host: str = Field(
+    host: Annotated[str, AfterValidator(_as_engine_url)] = Field(
         "", description="`unix://` or `tcp://` of the engine; empty is the standard socket"
     )
     tls: Tls = Tls()
@@ -134,28 +212,27 @@ class Docker(_Group):
     isolate_tenants: bool = Field(
         True, description="no traffic between tenants on a bridge network made by us"
     )
-    provider_config: Annotated[dict[str, object], BeforeValidator(_from_text)] = Field(
-        {}, description="lies under each tenant's own `provider_config`"
+    provider_config: Annotated[dict[str, object], BeforeValidator(_map_from_text)] = Field(
+        {}, description="lies under each tenant's own `provider_config`", repr=False
     )
     defaults: TenantDefaults = TenantDefaults()
     secrets_dir: Path | None = Field(None, description="where tenants' secrets are read from")
-    registries: Annotated[dict[str, RegistryLogin | Path], BeforeValidator(_from_text)] = Field(
+    registries: Annotated[dict[str, Registry], BeforeValidator(_map_from_text)] = Field(
         {},
         description="logins: per registry `username`, `password_file`; or `docker_config`: a path",
     )
 
     @model_validator(mode="after")
     def _check_host(self) -> Self:
-        scheme = urlsplit(self.host).scheme
-        if self.host and scheme not in ("unix", "tcp"):
-            raise ValueError(f"host: has to be unix:// or tcp://, got {self.host!r}")
-        if scheme == "tcp" and urlsplit(self.host).port is None:
-            raise ValueError(f"host: needs a port (2375 plain, 2376 TLS), got {self.host!r}")
-        if scheme == "tcp" and urlsplit(self.host).port == 2376 and not self.tls.is_given:
+        if urlsplit(self.host).port == _TLS_PORT and not self.tls.is_given:
             raise ValueError(
                 "host: port 2376 speaks TLS; set compute.docker.tls.{ca,cert,key}, or "
                 "DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_registries(self) -> Self:
         for name, login in self.registries.items():
             if isinstance(login, Path) is not (name == "docker_config"):
                 raise ValueError(
@@ -181,13 +258,13 @@ class Policy(_Group):
         None, description="when not set: the configured network, `bridge`, `none`"
     )
     privileged: bool = Field(False, description="whether privileged containers are allowed")
-    cap_add: Texts = Field((), description="capabilities that may be asked for")
+    cap_add: Capabilities = Field((), description="capabilities that may be asked for")
     security_opt: Texts = Field((), description="security options that may be asked for")
     runtimes: Texts = Field((), description="runtimes that may be asked for")
     log_drivers: Texts = Field(("json-file", "local", "none"), description="log drivers allowed")
     pids_limit: Count = Field(1024, description="processes of a tenant that sets no limit")
     max_pids: Count = Field(4096, description="most a tenant may ask for")
-    cap_drop: Texts = Field(("NET_RAW",), description="dropped unless allowed in `cap_add`")
+    cap_drop: Capabilities = Field(("NET_RAW",), description="dropped unless allowed in `cap_add`")
 
 
 class Compute(_Group):
@@ -199,13 +276,28 @@ class Compute(_Group):
 
 
 class Broker(_Group):
-    url: str = Field(
+    url: Annotated[str, AfterValidator(_as_broker_url)] = Field(
         "amqp://guest:guest@localhost:5672/", description="`amqp://` or `amqps://`", repr=False
     )
     tls: Tls = Tls()
-    tenant_exchange: str = Field("landlord.tenants", min_length=1, max_length=255)
-    queue: str = Field("landlord.consumer", min_length=1, max_length=255)
-    status_exchange: str = Field("landlord.status", min_length=1, max_length=255)
+    tenant_exchange: str = Field(
+        "landlord.tenants",
+        min_length=1,
+        max_length=255,
+        description="exchange that tenant events come by",
+    )
+    queue: str = Field(
+        "landlord.consumer",
+        min_length=1,
+        max_length=255,
+        description="queue that tenant events are taken from",
+    )
+    status_exchange: str = Field(
+        "landlord.status",
+        min_length=1,
+        max_length=255,
+        description="exchange that status events go to",
+    )
     dead_letter: str = Field(
         "landlord.dead-letter",
         min_length=1,
@@ -214,40 +306,23 @@ class Broker(_Group):
     )
     prefetch: int = Field(500, ge=1, le=65535, description="unacked deliveries at a time")
     declare: bool = Field(True, description="whether missing names are declared")
-    heartbeat_seconds: int = Field(10, ge=1, le=600)
+    heartbeat_seconds: int = Field(
+        10, ge=1, le=600, description="between heartbeats; two missed ones end a connection"
+    )
     request_seconds: Seconds = Field(10.0, description="deadline of requests and publishes")
-
-    @model_validator(mode="after")
-    def _check_url(self) -> Self:
-        try:
-            parts = urlsplit(self.url)
-            _ = parts.port
-        except ValueError:
-            raise ValueError("url: is no URL") from None
-        if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
-            raise ValueError("url: has to be amqp://user:password@host:port/ (or amqps)")
-        if bool(parts.username) is not (parts.password is not None):
-            raise ValueError("url: needs user and password, or neither")
-        return self
 
 
 class Ledger(_Group):
-    url: str = Field("sqlite:///landlord.db", description="`sqlite:///path`", repr=False)
+    url: Annotated[str, AfterValidator(_as_ledger_url)] = Field(
+        "sqlite:///landlord.db", description="`sqlite:///path`", repr=False
+    )
     retention_seconds: Seconds = Field(
         604_800.0, description="how long event ids, sent status events and tombstones are kept"
     )
 
-    @model_validator(mode="after")
-    def _check_url(self) -> Self:
-        if self.url.startswith("postgresql"):
-            raise ValueError("url: PostgreSQL is not supported yet; use sqlite:///path")
-        if not self.url.startswith("sqlite:///") or self.url == "sqlite:///":
-            raise ValueError("url: has to be sqlite:///path (four slashes for an absolute path)")
-        return self
-
 
 class Http(_Group):
-    host: str = Field("127.0.0.1", min_length=1)
+    host: str = Field("127.0.0.1", min_length=1, description="address the HTTP API listens on")
     port: int = Field(8080, ge=0, le=65535, description="0 takes a free one")
     token: str | None = Field(
         None, min_length=1, repr=False, description="bearer token asked for, if set"
@@ -284,7 +359,9 @@ class Limits(_Group):
 
 
 class Log(_Group):
-    level: Literal["debug", "info", "warning", "error"] = Field("info")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe lines that are written"
+    )
     format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, JSON otherwise"
     )
@@ -337,7 +414,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     environ = os.environ if environ is None else environ
     tree = _read_file(path, environ)
     faults, variables = _overlay_environment(tree, environ)
-    _overlay_docker(tree, environ)
+    variables |= _overlay_docker(tree, environ)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -361,13 +438,18 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, objec
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where is not None else ""
-        problem = getattr(error, "problem", None) or "not readable"
+        problem = _without_names(getattr(error, "problem", None) or "not readable")
         raise SettingsError((Fault(str(chosen), f"not YAML: {problem}{line}"),)) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsError((Fault(str(chosen), "has to be a map of settings"),))
     return content
+
+
+def _without_names(problem: str) -> str:
+    """Leave out what an unquoted secret with a leading `*`, `&` or `!` would be taken for."""
+    return re.sub(r"(alias|anchor|tag) '.*'", r"\1", problem, flags=re.DOTALL)
 
 
 class _Loader(yaml.SafeLoader):
@@ -391,7 +473,7 @@ def _overlay_environment(
     """Put the environment over the file; return faults and the variable behind each key."""
     faults: list[Fault] = []
     variables: dict[str, str] = {}
-    known = {doc.key: doc for doc in describe()}
+    known = dict(_fields(Settings, ""))
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
@@ -400,10 +482,8 @@ def _overlay_environment(
             faults.append(Fault(variable, f"unknown setting{_suggest(key, known)}"))
             continue
         variables[key] = variable
-        if text == "" and known[key].default == "none":
-            _put(tree, key, None)
-        else:
-            _put(tree, key, text)
+        is_unset = text == "" and known[key].default is None
+        _put(tree, key, None if is_unset else text)
     return faults, variables
 
 
@@ -411,40 +491,83 @@ def _put(tree: dict[str, object], key: str, value: object) -> None:
     *groups, last = key.split(".")
     for group in groups:
         below = tree.get(group)
-        if not isinstance(below, dict):
+        if below is None:
             below = tree[group] = {}
+        if not isinstance(below, dict):
+            return  # no group, and told as such
         tree = below
     tree[last] = value
 
 
-def _overlay_docker(tree: dict[str, object], environ: Mapping[str, str]) -> None:
-    """Let Docker's own variables win, as its own command line does."""
-    if environ.get("DOCKER_HOST"):
-        _put(tree, "compute.docker.host", environ["DOCKER_HOST"])
-    if environ.get("DOCKER_TLS_VERIFY"):
-        folder = Path(environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+def _overlay_docker(tree: dict[str, object], environ: Mapping[str, str]) -> dict[str, str]:
+    """Let Docker's own variables win, as its own command line does; return who set which key."""
+    variables: dict[str, str] = {}
+
+    def put(key: str, value: object, variable: str) -> None:
+        variables[f"compute.docker.{key}"] = variable
+        _put(tree, f"compute.docker.{key}", value)
+
+    host, verify, folder = (
+        environ.get(f"DOCKER_{name}") for name in ("HOST", "TLS_VERIFY", "CERT_PATH")
+    )
+    if host:
+        put("host", host, "DOCKER_HOST")
+    if verify:
+        put("tls.verify", True, "DOCKER_TLS_VERIFY")
+    if verify or folder:
+        origin = "DOCKER_CERT_PATH" if folder else "DOCKER_TLS_VERIFY"
         for name in ("ca", "cert", "key"):
-            _put(tree, f"compute.docker.tls.{name}", str(folder / f"{name}.pem"))
-        _put(tree, "compute.docker.tls.verify", value=True)
+            path = Path(folder or Path.home() / ".docker") / f"{name}.pem"
+            put(f"tls.{name}", str(path), origin)
+    return variables
+
+
+_RULES: Final = {
+    "model_type": "has to be a map of settings",
+    "dict_type": "has to be a map",
+    "tuple_type": "has to be a list",
+    "missing": "is required",
+}
 
 
 def _fault(problem: Mapping[str, object], variables: Mapping[str, str]) -> Fault:
-    location = problem["loc"]
-    key = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
-    rule = str(problem["msg"]).removeprefix("Value error, ")
-    rule = rule[:1].lower() + rule[1:]
-    if problem["type"] == "extra_forbidden":
-        rule = f"unknown setting{_suggest(key, {doc.key: doc for doc in describe()})}"
-    elif key not in _SECRET_KEYS and not isinstance(problem.get("input"), dict | _Group):
-        rule += f", got {problem.get('input')!r:.80}"
+    location, kind = problem["loc"], str(problem["type"])
+    key = _key(location if isinstance(location, tuple) else ())
+    known = dict(_fields(Settings, ""))
+    rule = _RULES.get(kind) or _in_our_words(str(problem["msg"]))
     below, colon, rest = rule.partition(": ")
-    if problem["type"] == "value_error" and colon and re.fullmatch(r"[a-z_.]+", below):
-        key, rule = f"{key}.{below}".strip("."), rest
+    if kind == "extra_forbidden":
+        rule = f"unknown setting{_suggest(key, known)}"
+    elif kind == "value_error" and colon and re.fullmatch(r"[a-z_.]+", below):
+        key, rule = f"{key}.{below}", rest
+    elif kind != "missing" and _is_told(key, known):
+        rule += f", got {problem['input']!r:.80}"
     variable = variables.get(key)
     return Fault(f"{key} ({variable})" if variable else key, rule)
 
 
-def _suggest(key: str, known: Mapping[str, "SettingDoc"]) -> str:
+def _in_our_words(message: str) -> str:
+    ours = message.removeprefix("Value error, ")
+    return ours if ours != message else message[:1].lower() + message[1:]
+
+
+def _key(location: tuple[object, ...]) -> str:
+    parts = [str(part) for part in location]
+    if parts[:3] == _REGISTRIES.split("."):
+        del parts[4:5]  # which of login and path it was taken for
+    return ".".join(parts)
+
+
+def _is_told(key: str, known: Mapping[str, object]) -> bool:
+    """Whether a value may be shown: it is that of a setting, and of none that holds secrets."""
+
+    def is_within(upper: str) -> bool:
+        return key == upper or key.startswith(f"{upper}.")
+
+    return any(map(is_within, known)) and not any(map(is_within, _UNTOLD))
+
+
+def _suggest(key: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -463,23 +586,28 @@ class SettingDoc:
 
 def describe() -> list[SettingDoc]:
     """Return every setting, in the order of declaration."""
-    return list(_describe(Settings, ""))
+    return [
+        SettingDoc(key, _default(field), field.description or "")
+        for key, field in _fields(Settings, "")
+    ]
 
 
-def _describe(group: type[BaseModel], prefix: str) -> Iterator[SettingDoc]:
+def _fields(group: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in group.model_fields.items():
         key = f"{prefix}{name}"
         below = field.annotation
         if isinstance(below, type) and issubclass(below, _Group):
-            yield from _describe(below, f"{key}.")
+            yield from _fields(below, f"{key}.")
         else:
-            yield SettingDoc(key, _default(field), field.description or "")
+            yield key, field
 
 
 def _default(field: FieldInfo) -> str:
     match field.default:
-        case None | () | {}:
+        case None | ():
             return "none"
+        case "":
+            return '""'
         case bool(switch):
             return str(switch).lower()
         case ((int(low), int(high)),):
