@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from consumer.errors import BrokerError, InvalidMessage, LedgerError
+from consumer.errors import BrokerError, Fault, InvalidMessage, LedgerError
 from consumer.messages import DeadLetter, Delivery, dead_letter_headers, event_type, tracing
 from consumer.metrics import Metrics
 from consumer.model import EventId, EventKind, Reason, Refusal, TenantEvent, TenantId, Verdict
@@ -83,13 +83,24 @@ class Intake:
         parts = _Sorted([], [], [])
         for delivery in batch:
             try:
-                event = self._decode(delivery)
+                event = self._decode_safely(delivery)
             except InvalidMessage as error:
                 self._refuse(delivery, error, parts)
             else:
                 parts.entries.append(event)
                 parts.kinds.append(event.kind.value)
         return parts
+
+    def _decode_safely(self, delivery: Delivery) -> TenantEvent:
+        try:
+            return self._decode(delivery)
+        except InvalidMessage:
+            raise
+        except Exception as error:  # noqa: BLE001 - one delivery's trouble stays its own
+            # A fault of ours over one delivery must not block the queue. The error's own words may
+            # hold values of the document, so only its kind is told.
+            fault = Fault("", f"cannot be read ({type(error).__name__})")
+            raise InvalidMessage(Reason.INVALID_EVENT, (fault,)) from None
 
     def _refuse(self, delivery: Delivery, error: InvalidMessage, parts: _Sorted) -> None:
         _log.warning(

@@ -1,4 +1,4 @@
-"""What the ledger promises, on a SQLite file."""
+"""What the ledger promises, on a SQLite file, with its own thread and in the caller's."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,16 +36,18 @@ from tests.builders import (
     make_spec,
     make_status,
 )
+from tests.fakes.ledger import InlineLedger
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UNIX_MS = int(NOW.timestamp() * 1000)
 OTHER = TenantId("other")
 
 
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+@pytest.fixture(params=[SqlLedger, InlineLedger])
+async def ledger(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SqlLedger]:
     """Open a new ledger whose clock stands still."""
-    opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
+    kind: type[SqlLedger] = request.param
+    opened = await kind.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
     yield opened
     await opened.close()
 

@@ -1,0 +1,123 @@
+"""A broker in memory: both ports, deliveries that remember their settlement, confirms on demand.
+
+Confirming is the default; it can also refuse, lose the confirm of what has arrived, or hang until
+it is released. One journal keeps what happened, in order.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from consumer.errors import BrokerError
+from consumer.messages import DeadLetter, Delivery
+from consumer.model import OutboxEntry, TenantId
+
+
+class Mode(StrEnum):
+    """What becomes of a publish."""
+
+    CONFIRM = "confirm"
+    REFUSE = "refuse"
+    LOSE_CONFIRM = "lose confirm"
+    HANG = "hang"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the journal: `status`, `dead letter` or `ack`, of what."""
+
+    what: str
+    of: str
+
+
+class FakeBroker:
+    """See `ports.Deliveries` and `ports.Publisher` for the promises; the rest is for tests."""
+
+    def __init__(self, mode: Mode = Mode.CONFIRM) -> None:
+        self.mode = mode
+        self.refused_tenants: set[TenantId] = set()
+        """Whose status events are refused, whatever the mode."""
+        self.journal: list[Entry] = []
+        self.arrived: list[OutboxEntry] = []
+        """Status events that reached the broker, confirmed or not."""
+        self.dead_letters: list[DeadLetter] = []
+        """Dead letters that were confirmed."""
+        self.tries = 0
+        """How often something was published, with whatever outcome."""
+        self._waiting: deque[Delivery] = deque()
+        self._unsettled: dict[int, Delivery] = {}
+        self._has_news = asyncio.Event()
+        self._is_stopped = False
+        self.released = asyncio.Event()
+        """Set it to end a hang."""
+
+    # --- for tests
+
+    def deliver(self, *deliveries: Delivery) -> None:
+        """Have these arrive."""
+        self._waiting.extend(deliveries)
+        self._has_news.set()
+
+    def stop_taking(self) -> None:
+        """Have no more batches after those that have arrived."""
+        self._is_stopped = True
+        self._has_news.set()
+
+    @property
+    def unsettled(self) -> list[int]:
+        """The tags of what was taken and is not acknowledged."""
+        return sorted(self._unsettled)
+
+    # --- the way in
+
+    async def next_batch(self, *, limit: int) -> list[Delivery]:
+        """Wait for deliveries; none once taking has stopped."""
+        while not self._waiting and not self._is_stopped:
+            self._has_news.clear()
+            await self._has_news.wait()
+        batch = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+        self._unsettled.update((delivery.tag, delivery) for delivery in batch)
+        return batch
+
+    async def ack_through(self, delivery: Delivery) -> None:
+        """Acknowledge this delivery and every earlier one of its session."""
+        settled = [
+            tag
+            for tag, taken in self._unsettled.items()
+            if tag <= delivery.tag and taken.session == delivery.session
+        ]
+        for tag in sorted(settled):
+            del self._unsettled[tag]
+            self.journal.append(Entry("ack", str(tag)))
+
+    # --- the way out
+
+    async def publish_status(self, entry: OutboxEntry) -> None:
+        """Publish a status event."""
+        self.tries += 1
+        await asyncio.sleep(0)
+        if entry.tenant_id in self.refused_tenants:
+            raise BrokerError("refused")
+        await self._refuse_or_hang()
+        self.arrived.append(entry)
+        self.journal.append(Entry("status", f"{entry.tenant_id} {entry.sequence}"))
+        self._lose_confirm()
+
+    async def publish_dead_letter(self, letter: DeadLetter) -> None:
+        """Publish to the dead-letter exchange."""
+        self.tries += 1
+        await self._refuse_or_hang()
+        self._lose_confirm()
+        self.dead_letters.append(letter)
+        self.journal.append(Entry("dead letter", str(letter.delivery.tag)))
+
+    async def _refuse_or_hang(self) -> None:
+        if self.mode is Mode.REFUSE:
+            raise BrokerError("not connected")
+        if self.mode is Mode.HANG:
+            await self.released.wait()
+
+    def _lose_confirm(self) -> None:
+        if self.mode is Mode.LOSE_CONFIRM:
+            raise BrokerError("the connection was lost before the confirm")

@@ -1,0 +1,68 @@
+"""The real ledger without its thread, so that it goes with virtual time and can be made to fail.
+
+Everything but the thread is `SqlLedger` on a file: same statements, same transactions. It is held
+to the same contract suite. It may be down, or fail at a chosen write, before or after the commit.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from typing_extensions import override
+
+from consumer.adapters.ledger import SqlLedger, _Write
+from consumer.errors import LedgerError
+
+T = TypeVar("T")
+
+
+class InlineLedger(SqlLedger):
+    """A ledger whose work is done at once, in the caller's thread."""
+
+    def __init__(self, engine: Engine, lock: int | None, *, now: Callable[[], datetime]) -> None:
+        super().__init__(engine, lock, now=now)
+        self.is_down = False
+        """While set, nothing can be read or written."""
+        self.writes = 0
+        """How many transactions were tried."""
+        self._fault: tuple[int, BaseException, bool] | None = None
+
+    def fail_at(self, nth: int, error: BaseException, *, takes_effect: bool) -> None:
+        """Raise at the n-th write from now on, before its commit or after it."""
+        self._fault = (self.writes + nth, error, takes_effect)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the fault that was asked for has come."""
+        return self._fault is None
+
+    @override
+    async def close(self) -> None:
+        self._engine.dispose()
+        self._thread.shutdown(wait=False)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    @override
+    def _together(self, writes: Sequence[_Write]) -> list[object]:
+        self.writes += 1
+        fault = self._fault
+        if fault is None or fault[0] != self.writes:
+            return super()._together(writes)
+        self._fault = None
+        _, error, takes_effect = fault
+        if takes_effect:
+            super()._together(writes)
+        raise error
+
+    @override
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self.is_down:
+            raise LedgerError("the ledger failed: disk full")
+        try:
+            return work()
+        except SQLAlchemyError as error:
+            raise LedgerError(f"the ledger failed: {error}") from error

@@ -1,0 +1,364 @@
+"""Intake: every delivery is settled on every path, and only after what it means is durable."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.document import SpecDefaults
+from consumer.intake import Intake
+from consumer.messages import Delivery, decode_tenant_event
+from consumer.metrics import Metrics
+from consumer.model import Desired, State, TenantEvent, TenantId
+from tests.builders import MOMENT, TENANT_ID
+from tests.fakes.broker import Entry, FakeBroker, Mode
+from tests.fakes.ledger import InlineLedger
+
+ACME, OTHER = TENANT_ID, TenantId("other")
+DECODE = partial(decode_tenant_event, defaults=SpecDefaults())
+
+
+def document(tenant_id: str = ACME, image: str = "nginx:alpine", **changes: object) -> bytes:
+    """Return the body of a tenant document."""
+    fields: dict[str, object] = {"tenant_id": tenant_id, "containers": [{"image": image}]}
+    return json.dumps(fields | changes).encode()
+
+
+def delivery(
+    tag: int, kind: str = "tenant.created", body: bytes | None = None, **changes: object
+) -> Delivery:
+    """Return a delivery whose event id is made of its tag."""
+    fields: dict[str, object] = {
+        "body": document() if body is None else body,
+        "tag": tag,
+        "session": 1,
+        "received_at": MOMENT,
+        "routing_key": kind,
+        "headers": {},
+        "properties": {},
+        "message_id": f"event-{tag}",
+    }
+    return Delivery(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def about(tag: int, kind: str, tenant_id: str = ACME, **changes: object) -> Delivery:
+    """Return a delivery that carries no document but the tenant's id."""
+    return delivery(tag, kind, json.dumps({"tenant_id": tenant_id} | changes).encode())
+
+
+class Bench:
+    """An intake with all that is around it."""
+
+    def __init__(self, ledger: InlineLedger) -> None:
+        self.ledger = ledger
+        self.broker = FakeBroker()
+        self.metrics = Metrics(version="test")
+        self.wakes: list[tuple[TenantId, bool]] = []
+        self.commits = 0
+
+    def wake(self, tenant_id: TenantId, *, overtake: bool = False) -> None:
+        self.wakes.append((tenant_id, overtake))
+
+    def _commit(self) -> None:
+        self.commits += 1
+
+    def intake(
+        self, decode: Callable[[Delivery], TenantEvent] = DECODE, *, batch_size: int = 200
+    ) -> Intake:
+        return Intake(
+            deliveries=self.broker,
+            publisher=self.broker,
+            ledger=self.ledger,
+            decode=decode,
+            wake=self.wake,
+            on_commit=self._commit,
+            metrics=self.metrics,
+            batch_size=batch_size,
+        )
+
+    async def take(self, *deliveries: Delivery) -> None:
+        """Take these in, to the end."""
+        self.broker.deliver(*deliveries)
+        self.broker.stop_taking()
+        await self.intake().run()
+
+    def counted(self, kind: str, outcome: str) -> float | None:
+        labels = {"type": kind, "outcome": outcome}
+        return self._registry.get_sample_value("landlord_tenant_events_total", labels)
+
+    def failures(self, reason: str) -> float | None:
+        labels = {"reason": reason}
+        return self._registry.get_sample_value("landlord_tenant_failures_total", labels)
+
+    @property
+    def _registry(self) -> CollectorRegistry:
+        return self.metrics.registry
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Set up an intake on a new ledger."""
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: MOMENT)
+    yield Bench(ledger)
+    await ledger.close()
+
+
+def acks(bench: Bench) -> list[str]:
+    """Return the tags that were acknowledged, in order."""
+    return [entry.of for entry in bench.broker.journal if entry.what == "ack"]
+
+
+FIRST = delivery(1, message_id=None, body=document(generation=5))
+
+
+@pytest.mark.parametrize(
+    ("second", "kind", "outcome"),
+    [
+        pytest.param(delivery(2), "tenant.created", "recorded", id="recorded"),
+        pytest.param(about(2, "tenant.deleted"), "tenant.deleted", "recorded", id="deleted"),
+        pytest.param(
+            delivery(2, "tenant.updated", document(generation=5)),
+            "tenant.updated",
+            "stale",
+            id="not newer",
+        ),
+        pytest.param(
+            delivery(2, message_id=None), "tenant.created", "duplicate", id="wants the same"
+        ),
+        pytest.param(delivery(2, body=b"\xff"), "tenant.created", "dead_lettered", id="no text"),
+        pytest.param(delivery(2, body=b"[]"), "tenant.created", "dead_lettered", id="no object"),
+        pytest.param(
+            delivery(2, body=document(containers=[])),
+            "tenant.created",
+            "dead_lettered",
+            id="breaks a rule",
+        ),
+        pytest.param(
+            delivery(2, body=document(provider_type="vmware")),
+            "tenant.created",
+            "dead_lettered",
+            id="no such provider",
+        ),
+        pytest.param(delivery(2, "tenant.sold"), "unknown", "dead_lettered", id="no such type"),
+    ],
+)
+async def test_every_delivery_is_settled_and_counted(
+    bench: Bench, second: Delivery, kind: str, outcome: str
+) -> None:
+    """Whatever a delivery is, it is acknowledged and counted under its type and outcome."""
+    await bench.take(FIRST, second)
+
+    assert acks(bench) == ["1", "2"]
+    assert bench.broker.unsettled == []
+    assert bench.counted(kind, outcome) == (2 if (kind, outcome) == COUNTED_TWICE else 1)
+    assert len(bench.broker.dead_letters) == (1 if outcome == "dead_lettered" else 0)
+
+
+COUNTED_TWICE = ("tenant.created", "recorded")
+
+
+async def test_a_redelivery_is_a_duplicate(bench: Bench) -> None:
+    """What comes a second time under its id is acknowledged, counted, and wakes nobody."""
+    await bench.take(delivery(1), delivery(2, message_id="event-1", redelivered=True))
+
+    assert acks(bench) == ["1", "2"]
+    assert bench.wakes == [(ACME, True)]
+    assert bench.counted("tenant.created", "duplicate") == 1
+
+
+async def test_what_is_acknowledged_is_in_the_ledger(bench: Bench) -> None:
+    """The intention is committed, and who relays is told so, before the delivery is settled."""
+    await bench.take(delivery(1))
+
+    tenant = await bench.ledger.read(ACME)
+    assert tenant is not None
+    assert (tenant.desired, tenant.event_id) == (Desired.RUNNING, "event-1")
+    assert bench.commits == 1
+
+
+@pytest.mark.looptime
+async def test_without_the_ledger_nothing_is_settled(bench: Bench) -> None:
+    """While the ledger is down a batch is kept, neither acknowledged nor dropped, and tried on."""
+    bench.ledger.is_down = True
+    bench.broker.deliver(delivery(1), delivery(2, body=b"bad"), delivery(3, body=document("other")))
+    task = asyncio.create_task(bench.intake().run())
+
+    await asyncio.sleep(3600)
+    settled_before, unsettled_before = list(bench.broker.journal), bench.broker.unsettled
+    woken_before = list(bench.wakes)
+    bench.ledger.is_down = False
+    await asyncio.sleep(10.1)
+    bench.broker.stop_taking()
+    await task
+
+    assert (settled_before, unsettled_before, woken_before) == ([], [1, 2, 3], [])
+    assert acks(bench) == ["1", "2", "3"]
+    assert bench.wakes == [(ACME, True), (OTHER, True)]
+
+
+async def test_a_crash_after_the_commit_is_healed_by_the_redelivery(bench: Bench) -> None:
+    """What was committed and not acknowledged comes again and changes nothing."""
+    bench.broker.mode = Mode.HANG
+    bench.broker.deliver(delivery(1), delivery(2, body=b"bad"))
+    dying = asyncio.create_task(bench.intake().run())
+    await _until(lambda: bench.broker.tries > 0)
+    dying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dying
+    unsettled = bench.broker.unsettled
+
+    bench.broker.mode = Mode.CONFIRM
+    await bench.take(delivery(1, session=2), delivery(2, body=b"bad", session=2))
+
+    tenant = await bench.ledger.read(ACME)
+    assert unsettled == [1, 2]
+    assert tenant is not None
+    assert tenant.revision == 1
+    assert bench.counted("tenant.created", "duplicate") == 1
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - a fake has no event to wait for
+        await asyncio.sleep(0)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("mode", [Mode.REFUSE, Mode.LOSE_CONFIRM, Mode.HANG])
+async def test_a_dead_letter_is_confirmed_before_the_ack(bench: Bench, mode: Mode) -> None:
+    """Until the broker confirms a dead letter, its delivery and those after it stay unsettled."""
+    bench.broker.mode = mode
+    bench.broker.deliver(delivery(1, body=b"bad"), delivery(2))
+    task = asyncio.create_task(bench.intake().run())
+
+    await asyncio.sleep(600)
+    unsettled = bench.broker.unsettled
+    woken = list(bench.wakes)
+    bench.broker.mode = Mode.CONFIRM
+    bench.broker.released.set()
+    await asyncio.sleep(10.1)
+    bench.broker.stop_taking()
+    await task
+
+    assert unsettled == [1, 2]
+    assert woken == [(ACME, True)]
+    assert bench.broker.journal == [Entry("dead letter", "1"), Entry("ack", "1"), Entry("ack", "2")]
+
+
+async def test_a_dead_letter_keeps_its_delivery_and_says_why(bench: Bench) -> None:
+    """Body and properties go on unchanged; headers tell the reason and every fault."""
+    bad = delivery(1, body=document(containers=[], colour="red"), properties={"priority": 3})
+
+    await bench.take(bad)
+
+    (letter,) = bench.broker.dead_letters
+    assert letter.delivery == bad
+    assert letter.headers["landlord-reason"] == "invalid_event"
+    assert "requires exactly 1 container, got 0" in letter.headers["landlord-error"]
+    assert "colour" in letter.headers["landlord-error"]
+    assert letter.headers["landlord-received-at"] == "2026-11-24T10:00:00.000Z"
+
+
+async def test_a_refused_document_is_told_to_its_tenant(bench: Bench) -> None:
+    """The tenant hears `failed` once, with the event's id and tracing, and nobody is woken."""
+    bad = delivery(
+        1,
+        body=document(containers=[]),
+        correlation_id="c",
+        headers={"traceparent": "00-t"},
+    )
+
+    await bench.take(bad, delivery(2, body=bad.body, message_id="event-1"))
+
+    (entry,) = await bench.ledger.unsent(limit=10)
+    told = json.loads(entry.body)
+    assert (entry.state, told["reason"], told["event_id"]) == (
+        State.FAILED,
+        "invalid_event",
+        "event-1",
+    )
+    assert (entry.correlation_id, entry.traceparent) == ("c", "00-t")
+    assert bench.failures("invalid_event") == 1
+    assert bench.wakes == []
+
+
+async def test_a_refused_document_without_an_id_is_told(bench: Bench) -> None:
+    """An event without an id is refused like any other."""
+    await bench.take(delivery(1, body=document(containers=[]), message_id=None))
+
+    (entry,) = await bench.ledger.unsent(limit=10)
+    assert json.loads(entry.body)["event_id"] is None
+
+
+async def test_what_names_no_tenant_is_told_to_nobody(bench: Bench) -> None:
+    """Without a tenant there is a dead letter and nothing in the ledger."""
+    await bench.take(delivery(1, body=b"{}"))
+
+    assert len(bench.broker.dead_letters) == 1
+    assert await bench.ledger.unsent(limit=10) == []
+    assert bench.commits == 0
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep"), ValueError("secret-value"), KeyError("k")]
+)
+async def test_a_delivery_that_breaks_the_decoder_is_dead_lettered(
+    bench: Bench, error: Exception
+) -> None:
+    """A fault of ours over one delivery neither blocks the queue nor shows what it carried."""
+
+    def decode(one: Delivery) -> TenantEvent:
+        if one.tag == 1:
+            raise error
+        return DECODE(one)
+
+    bench.broker.deliver(delivery(1), delivery(2, body=document("other")))
+    bench.broker.stop_taking()
+    await bench.intake(decode).run()
+
+    (letter,) = bench.broker.dead_letters
+    assert acks(bench) == ["1", "2"]
+    assert letter.headers["landlord-reason"] == "invalid_event"
+    assert "secret-value" not in str(letter.headers)
+    assert bench.wakes == [(OTHER, True)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overtakes"),
+    [
+        pytest.param(delivery(1), delivery(2), False, id="created again, the same"),
+        pytest.param(
+            delivery(1),
+            delivery(2, "tenant.updated", document(image="nginx:2")),
+            True,
+            id="another image",
+        ),
+        pytest.param(delivery(1), about(2, "tenant.deleted"), True, id="deleted"),
+        pytest.param(delivery(1), about(2, "tenant.suspended"), True, id="suspended"),
+        pytest.param(delivery(1), about(2, "tenant.resumed"), False, id="resumed while running"),
+        pytest.param(
+            about(1, "tenant.deleted"), about(2, "tenant.deleted"), False, id="deleted twice"
+        ),
+    ],
+)
+async def test_a_wake_overtakes_only_when_the_intention_changes(
+    bench: Bench, first: Delivery, second: Delivery, overtakes: bool
+) -> None:
+    """A running pass is cancelled for something else being wanted, and for nothing less."""
+    await bench.take(first, second)
+
+    assert bench.wakes[-1] == (ACME, overtakes)
+
+
+async def test_batches_are_bounded_and_acknowledged_one_by_one(bench: Bench) -> None:
+    """What has arrived is taken in batches no larger than the limit, in order."""
+    bench.broker.deliver(*(delivery(tag, body=document(f"t{tag}")) for tag in range(1, 6)))
+    bench.broker.stop_taking()
+
+    await bench.intake(batch_size=2).run()
+
+    assert bench.commits == 3
+    assert acks(bench) == ["1", "2", "3", "4", "5"]
