@@ -1,23 +1,19 @@
-"""The engine from the outside: Docker's own command line, test images, a loopback registry.
+"""The engine from the outside: Docker's own command line, and images made without a registry.
 
-The images are made of the host's static busybox, so no registry is needed. `/start.sh` in them
-serves `/www` on $PORT (8080 when unset), shows its environment and arguments there, and ends at
-once on SIGTERM. No image has an EXPOSE or an ENTRYPOINT.
+The images are made of the host's static busybox. `/start.sh` in them serves `/www` on $PORT (8080
+when unset), shows its environment and arguments there, and ends at once on SIGTERM. No image has
+an EXPOSE or an ENTRYPOINT.
 """
 
 import io
 import json
-import shutil
 import subprocess
 import tarfile
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
-from tests.e2e.consumer_process import free_port
+from deploy.lab.packages import LabError, find
 
 _COMMAND_SECONDS: Final = 60.0
 _REST: Final = "while :; do sleep 3600 & wait $!; done\n"
@@ -42,18 +38,21 @@ class DockerCli:
     """The `docker` command on one engine."""
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self.host = host
 
-    def run(self, *words: str, stdin: bytes | None = None) -> str:
-        """Return what the command prints; fail with what it complains about."""
+    def run(
+        self, *words: str, stdin: bytes | None = None, seconds: float = _COMMAND_SECONDS
+    ) -> str:
+        """Return what the command prints. Raises LabError with what it complains about."""
         outcome = subprocess.run(
-            ["docker", "-H", self._host, *words],
+            [find("docker"), "-H", self.host, *words],
             input=stdin,
             capture_output=True,
             check=False,
-            timeout=_COMMAND_SECONDS,
+            timeout=seconds,
         )
-        assert outcome.returncode == 0, f"docker {' '.join(words)}: {outcome.stderr.decode()}"
+        if outcome.returncode != 0:
+            raise LabError(f"docker {' '.join(words)}: {outcome.stderr.decode().strip()}")
         return outcome.stdout.decode().strip()
 
     def inspect(self, container: str, template: str) -> object:
@@ -91,8 +90,7 @@ class DockerCli:
 
 
 def _root_archive() -> bytes:
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "busybox-static is needed for test images"
+    busybox = find("busybox")
     applets = subprocess.run(
         [busybox, "--list"], capture_output=True, text=True, check=True, timeout=_COMMAND_SECONDS
     ).stdout.split()
@@ -110,36 +108,3 @@ def _root_archive() -> bytes:
             member.size, member.mode = len(script), 0o755
             archive.addfile(member, io.BytesIO(script.encode()))
     return buffer.getvalue()
-
-
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Run an image registry on loopback for the length of the block; give its address."""
-    port = free_port()
-    config = folder / "registry.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'registry'}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (folder / "registry.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/v2/")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for(url: str, *, timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.05)

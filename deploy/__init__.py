@@ -1,0 +1,1 @@
+"""What runs the consumer: for a look, for development, in production."""

@@ -1,0 +1,93 @@
+"""A server process of ours: started, watched until it is ready, stopped by its own pid.
+
+It dies with whoever started it, also when that one is killed.
+"""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from deploy.lab.packages import LabError, find
+
+_LOOK_SECONDS: Final = 0.05
+_LAST_WORDS: Final = 3000
+
+
+class Daemon:
+    """One server; may be started again after it was stopped or killed."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._command = (find("setpriv"), "--pdeathsig", "TERM", *command)
+        self._environment = dict(environment)
+        self._log = log
+        self._is_ready = is_ready
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 while it does not run."""
+        return self._process.pid if self.is_running and self._process is not None else 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there; says nothing of its readiness."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, seconds: float = 60.0) -> None:
+        """Start it and wait until it is ready. Raises LabError with its last words."""
+        if self.is_running:
+            return
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C is for whoever started us; the servers are stopped in their turn.
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + seconds
+        while not self._is_ready():
+            has_ended = self._process.poll() is not None
+            if has_ended or time.monotonic() > deadline:
+                self.kill()
+                why = "it ended at once" if has_ended else f"not ready after {seconds:g} s"
+                raise LabError(f"{self._name}: {why}\n{self._last_words()}")
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self, *, seconds: float = 40.0) -> None:
+        """Ask it to end, and see that it does."""
+        self.send(signal.SIGTERM)
+        if self._process is None:
+            return
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal (SIGSTOP and SIGCONT hold it and let it go); none when it is gone."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _last_words(self) -> str:
+        return self._log.read_text(errors="replace")[-_LAST_WORDS:]
