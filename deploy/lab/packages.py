@@ -94,3 +94,17 @@ def _no_services_started() -> Iterator[None]:
         yield
     finally:
         _POLICY.unlink()
+
+
+def main() -> int:
+    """Install what the tests need; return the exit code."""
+    try:
+        ensure(TESTS)
+    except LabError as error:
+        print(f"make test: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

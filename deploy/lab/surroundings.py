@@ -5,6 +5,7 @@ and taken down after it.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -110,6 +111,8 @@ def _has_broker(url: str) -> bool:
             connection = await aio_pika.connect(url, timeout=_PROBE_SECONDS)
             await connection.close()
 
+    # That nobody answers is an answer here, nothing to be logged.
+    logging.getLogger("aiormq").addHandler(logging.NullHandler())
     try:
         asyncio.run(knock())
     except (AMQPError, OSError, TimeoutError):

@@ -1,0 +1,41 @@
+# Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format clean
+SHELL := /bin/sh
+
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## one tenant's life on a real broker and engine, in front of you
+	@$(BIN)/python -m deploy.demo
+
+run: $(READY) ## the consumer in the foreground, with whatever it needs, until Ctrl-C
+	@$(BIN)/python -m deploy.run
+
+test: $(READY) ## every test, on servers of their own (ARGS="-k oom" for some)
+	@$(BIN)/python -m deploy.lab.packages
+	@$(BIN)/pytest $(ARGS)
+
+check: $(READY) ## format, lint, types, layers, unit tests; under 30 s
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell
+	@$(BIN)/pytest -q tests/unit tests/project
+
+format: $(READY) ## format, and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what the targets above made in this folder
+	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): uv.lock pyproject.toml deploy/bootstrap
+	@deploy/bootstrap
+	@touch $@
