@@ -63,6 +63,19 @@ def assess(tenant: Tenant, containers: Sequence[Container], now: datetime, rules
         return _assess_unwanted(tenant, container)
     if container is None:
         return _assess_absent(tenant)
+    if len(containers) > 1 and _is_on_trial(tenant, container, now, rules):
+        look_at = after_start(container.started_at, now, rules.settle_seconds)
+        return Finding(state=None, container=container, look_at=look_at)
+    return _assess_wanted(tenant, container, now, rules)
+
+
+def _is_on_trial(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> bool:
+    """Whether a replacement has yet to stay up before the one it replaces is removed."""
+    is_young = up_seconds(container, now) < rules.settle_seconds
+    return is_young and container.status is ContainerStatus.RUNNING and is_wanted(tenant, container)
+
+
+def _assess_wanted(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
     match container.status:
         case ContainerStatus.RUNNING:
             return _assess_running(tenant, container, now, rules)
@@ -114,7 +127,7 @@ def _assess_running(tenant: Tenant, container: Container, now: datetime, rules: 
         look_at = after_start(container.started_at, now, rules.settle_seconds)
         return Finding(state=None, container=container, look_at=look_at)
     if not is_wanted(tenant, container) and tenant.setback is not None:
-        message = f"the former container runs again: {tenant.setback.message}"
+        message = f"still on the former container: {tenant.setback.message}"
         return _found(State.RUNNING, Reason.ROLLED_BACK, message, container)
     return _found(State.RUNNING, Reason.UNCHANGED, "the container runs", container)
 

@@ -69,9 +69,7 @@ def show(stage: "Stage") -> None:
     _head("5. Anybody may ask what became of it")
     stage.fetch(f"{stage.api_url}/tenants/{_TENANT}/compute/status", as_json=True)
 
-    _head(
-        "6. An update names an image that cannot be had: told, retried, and the old one serves on"
-    )
+    _head("6. An update names an image that cannot be had: the old one serves on")
     stage.run("publish", "updated", str(stage.write_document(_NOWHERE)))
     stage.expect("running", "rolled_back")
     stage.fetch(stage.tenant_url)
@@ -160,6 +158,7 @@ class Stage:
             environment=self._environment,
             log=log,
             is_ready=self._is_ready,
+            folder=self._around.folder,
         )
         print("$ landlord-consumer run &")
         began = time.monotonic()
@@ -185,6 +184,7 @@ class Stage:
         watch = subprocess.Popen(
             (*_CONSUMER, "watch", "--json"),
             env=self._environment,
+            cwd=self._around.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -231,7 +231,9 @@ class Stage:
 
     def fetch(self, url: str, *, as_json: bool = False) -> None:
         """Show what curl gets."""
-        answer = self._output(("curl", "-sS", "--max-time", "10", url), ("curl", "-sS", url))
+        # The container runs; the server in it may need another moment before it listens.
+        patience = ("--max-time", "10", "--retry", "5", "--retry-connrefused")
+        answer = self._output(("curl", "-sS", *patience, url), ("curl", "-sS", url))
         shown = json.dumps(json.loads(answer), indent=2) if as_json else _first_lines(answer)
         print(_indented(shown))
 
@@ -249,7 +251,13 @@ class Stage:
         """Return what the command prints, showing it as typed. Raises LabError when it fails."""
         print(f"$ {' '.join(_quoted(word) for word in typed)}", flush=True)
         outcome = subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False, timeout=60
+            command,
+            env=self._environment,
+            cwd=self._around.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         if outcome.returncode != 0:
             raise LabError(f"{typed[0]} failed: {outcome.stderr.strip()}")

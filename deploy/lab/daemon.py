@@ -27,11 +27,13 @@ class Daemon:
         environment: Mapping[str, str],
         log: Path,
         is_ready: Callable[[], bool],
+        folder: Path | None = None,
     ) -> None:
         self._name = name
         self._command = (find("setpriv"), "--pdeathsig", "TERM", *command)
         self._environment = dict(environment)
         self._log = log
+        self._folder = folder
         self._is_ready = is_ready
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,6 +55,7 @@ class Daemon:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -68,15 +71,16 @@ class Daemon:
                 raise LabError(f"{self._name}: {why}\n{self._last_words()}")
             time.sleep(_LOOK_SECONDS)
 
-    def stop(self, *, seconds: float = 40.0) -> None:
-        """Ask it to end, and see that it does."""
+    def stop(self, *, seconds: float = 40.0) -> int:
+        """Ask it to end, and see that it does; return its exit code."""
         self.send(signal.SIGTERM)
         if self._process is None:
-            return
+            return 0
         try:
-            self._process.wait(seconds)
+            return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
+            return -signal.SIGKILL
 
     def kill(self) -> None:
         """End it at once."""

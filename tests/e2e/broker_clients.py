@@ -18,7 +18,7 @@ from uuid import uuid4
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
-from tests.e2e.consumer_process import Names
+from deploy.lab.names import Names
 
 FRESH_ID: Final = "fresh"
 """Given as `message_id`: choose a new one."""
@@ -183,14 +183,3 @@ async def connect(broker_url: str, names: Names) -> AsyncIterator[BrokerClients]
         subscriber = Subscriber()
         await queue.consume(subscriber.hear, no_ack=True, timeout=_CALL_SECONDS)
         yield BrokerClients(Publisher(tenants), subscriber, channel, names)
-
-
-async def remove_names(broker_url: str, names: Names) -> None:
-    """Take away everything with these names; what is not there is no error."""
-    connection = await aio_pika.connect(broker_url, timeout=_CALL_SECONDS)
-    async with connection:
-        channel = await connection.channel()
-        for queue in (names.queue, names.dead_letter):
-            await channel.queue_delete(queue, timeout=_CALL_SECONDS)
-        for exchange in (names.tenant_exchange, names.status_exchange, names.dead_letter):
-            await channel.exchange_delete(exchange, timeout=_CALL_SECONDS)

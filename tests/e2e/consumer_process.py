@@ -7,59 +7,21 @@ away again. What the process logs is kept, for the tests and for whoever reads a
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-import consumer
+from deploy.lab.daemon import Daemon
+from deploy.lab.names import Names
+from deploy.lab.servers import free_port
 
-_ROOT: Final = Path(consumer.__file__).parents[1]
 _LOOK_SECONDS: Final = 0.05
 _REQUEST_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What one consumer calls its things; all begin with the prefix."""
-
-    prefix: str = field(default_factory=lambda: f"ll-{uuid4().hex[:8]}")
-
-    @property
-    def tenant_exchange(self) -> str:
-        return f"{self.prefix}.tenants"
-
-    @property
-    def queue(self) -> str:
-        return f"{self.prefix}.consumer"
-
-    @property
-    def status_exchange(self) -> str:
-        return f"{self.prefix}.status"
-
-    @property
-    def dead_letter(self) -> str:
-        return f"{self.prefix}.dead-letter"
-
-    def container(self, tenant_id: str) -> str:
-        """Return the container name of the tenant."""
-        return f"{self.prefix}-tenant-{tenant_id}"
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
 
 
 class ConsumerProcess:
@@ -76,61 +38,38 @@ class ConsumerProcess:
     ) -> None:
         self.names = names
         self.http_port = free_port()
-        self._folder = folder
         self._log_path = folder / "consumer.log"
         self._log_path.touch()
-        self._process: subprocess.Popen[bytes] | None = None
-        own = {
-            "BROKER__URL": broker_url,
-            "BROKER__TENANT_EXCHANGE": names.tenant_exchange,
-            "BROKER__QUEUE": names.queue,
-            "BROKER__STATUS_EXCHANGE": names.status_exchange,
-            "BROKER__DEAD_LETTER": names.dead_letter,
-            "COMPUTE__DOCKER__HOST": docker_host,
-            "COMPUTE__DOCKER__LABEL_PREFIX": names.prefix,
-            "INSTANCE": names.prefix,
-            "LEDGER__URL": f"sqlite:///{folder / 'landlord.db'}",
-            "HTTP__HOST": "127.0.0.1",
-            "HTTP__PORT": str(self.http_port),
-            "LOG__FORMAT": "json",
-        }
-        chosen = own | dict(settings or {})
-        self._environment = _bare_environment() | {
-            f"LANDLORD_{key}": value for key, value in chosen.items()
-        }
+        self._log_begin = 0
+        own = names.environment(
+            broker_url=broker_url, docker_host=docker_host, folder=folder, http_port=self.http_port
+        )
+        chosen = {f"LANDLORD_{key}": value for key, value in (settings or {}).items()}
+        self._process = Daemon(
+            "landlord-consumer",
+            (sys.executable, "-m", "consumer", "run"),
+            # The session's environment was scrubbed of our settings by then.
+            environment={**os.environ, **own, **chosen, "PYTHONUNBUFFERED": "1"},
+            log=self._log_path,
+            is_ready=self._says_ready,
+            folder=folder,
+        )
 
     # --- its life
 
     def start(self, *, timeout: float = 30.0) -> None:
-        """Start it and wait until it says that it is ready."""
+        """Start it and wait until it says that it is ready. Raises LabError when it does not."""
         assert not self.is_running, "it runs already"
-        begin = self.log_size
-        with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run"],
-                cwd=self._folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            self.wait_for_log("ready", timeout=timeout, begin=begin)
-        except AssertionError:
-            self.kill()
-            raise
+        self._log_begin = self.log_size
+        self._process.start(seconds=timeout)
 
     def kill(self) -> None:
         """End it at once (SIGKILL); nothing happens when it does not run."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
+        self._process.kill()
 
     def terminate(self, *, timeout: float = 30.0) -> int:
         """Ask it to stop (SIGTERM) and return its exit code."""
-        assert self._process is not None, "it was never started"
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout)
+        return self._process.stop(seconds=timeout)
 
     def restart(self, *, timeout: float = 30.0) -> None:
         """Start it again on the same ledger; end it first, by force, if it still runs."""
@@ -139,7 +78,10 @@ class ConsumerProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process.is_running
+
+    def _says_ready(self) -> bool:
+        return any(line.get("event") == "ready" for line in self.log_lines(begin=self._log_begin))
 
     # --- what it says
 
@@ -206,15 +148,6 @@ async def get(url: str, **headers: str) -> tuple[int, str]:
         session.get(url, headers=headers) as response,
     ):
         return response.status, await response.text()
-
-
-def _bare_environment() -> dict[str, str]:
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LANDLORD_", "DOCKER_"))
-    }
-    return inherited | {"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 def _parse(line: str) -> dict[str, object]:

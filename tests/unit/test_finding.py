@@ -8,6 +8,7 @@ import pytest
 from consumer.finding import Rules, assess, note_restart
 from consumer.model import (
     Container,
+    ContainerId,
     ContainerStatus,
     Desired,
     Health,
@@ -270,3 +271,21 @@ def test_restarts_outside_the_window_are_forgotten() -> None:
 def test_the_first_run_is_no_restart() -> None:
     """A container's first start does not count."""
     assert note_restart(WANTED, [seen(started_at=JUST_NOW)], NOW, RULES) == ()
+
+
+@pytest.mark.parametrize(
+    ("started_at", "state"),
+    [
+        pytest.param(JUST_NOW, None, id="on trial"),
+        pytest.param(LONG_AGO, State.RUNNING, id="stays up"),
+    ],
+)
+def test_a_replacement_is_told_once_it_has_stayed_up(
+    started_at: datetime, state: State | None
+) -> None:
+    """While the former container is kept to fall back on, it is too early to say `running`."""
+    former = seen(STATUS.EXITED, fingerprint="former", container_id=ContainerId("f" * 64))
+
+    finding = assess(WANTED, [seen(started_at=started_at), former], NOW, RULES)
+
+    assert finding.state is state
