@@ -32,6 +32,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def listens(address: str, port: int) -> bool:
+    """Return whether somebody takes TCP connections there."""
+    with suppress(OSError), socket.create_connection((address, port), 1.0):
+        return True
+    return False
+
+
 class Broker:
     """A RabbitMQ node on loopback."""
 
@@ -65,7 +72,7 @@ class Broker:
             (find("epmd"), "-port", names_port, "-address", "127.0.0.1"),
             environment=environment,
             log=folder / "epmd.log",
-            is_ready=lambda: _listens(int(names_port)),
+            is_ready=lambda: listens("127.0.0.1", int(names_port)),
         )
         self.node = Daemon(
             "rabbitmq",
@@ -90,12 +97,6 @@ class Broker:
             link.sendall(_AMQP_HEADER)
             return bool(link.recv(1))
         return False
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-        return True
-    return False
 
 
 class DockerHost:

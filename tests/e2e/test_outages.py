@@ -1,0 +1,137 @@
+"""Whatever is unplugged: afterwards each tenant has one container, and its last status is true."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.lab.daemon import Daemon
+from deploy.lab.servers import Broker, DockerHost
+from tests.e2e.broker_clients import connect
+from tests.e2e.world import World, make_document, own_world
+
+pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+
+OUTAGE_SECONDS = 20.0
+
+
+@pytest.fixture
+async def world(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> AsyncIterator[World]:
+    """Give a consumer of the test's own."""
+    async with own_world(broker, docker_host, tmp_path) as around:
+        yield around
+
+
+@contextmanager
+def stopped(server: Daemon) -> Iterator[None]:
+    """Have the server stopped within the block, and running again after it."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+async def assert_true_to_the_last(world: World, tenants: list[str]) -> None:
+    """Each tenant has one running container, and both ways of asking say so."""
+    for tenant in tenants:
+        assert len(world.containers(tenant)) == 1, tenant
+        assert world.inspect(tenant, ".State.Running") is True, tenant
+        told = await world.consumer.status(tenant)
+        assert (told["state"], told["stale"]) == ("running", False), tenant
+        assert told["container"]["id"] == world.inspect(tenant, ".Id"), tenant  # type: ignore[index]
+
+
+async def test_the_broker_is_away_for_twenty_seconds(world: World, broker: Broker) -> None:
+    """What happens meanwhile is told afterwards; events published then are applied."""
+    await world.run_tenant("through")
+    await world.run_tenant("victim")
+
+    with stopped(broker.node):
+        world.docker.run("rm", "-f", world.container("victim"))
+        await asyncio.sleep(OUTAGE_SECONDS)
+        unready, said = await world.consumer.http_get("/readyz")
+        served, _ = await world.consumer.http_get("/tenants/through/compute/status")
+    async with connect(broker.url, world.names) as clients:
+        await clients.publisher.create(make_document("after"))
+        await clients.subscriber.expect("victim", state="failed", reason="missing", timeout=30)
+        await clients.subscriber.expect("victim", state="running", timeout=30)
+        await clients.subscriber.expect("after", state="running", timeout=30)
+
+    assert (unready, served) == (503, 200)
+    assert "broker" in said
+    await assert_true_to_the_last(world, ["through", "victim", "after"])
+
+
+async def test_the_engine_is_away_for_twenty_seconds(world: World, docker_host: DockerHost) -> None:
+    """Unknown is not stopped: an event meanwhile is told as such, retried, and then applied."""
+    await world.run_tenant("through")
+
+    with stopped(docker_host.engine):
+        await world.publisher.create(make_document("meanwhile"))
+        away = await world.subscriber.expect("meanwhile", state="failed", timeout=30)
+        await asyncio.sleep(OUTAGE_SECONDS)
+        unready, said = await world.consumer.http_get("/readyz")
+        stale = await world.consumer.status("through")
+    await world.subscriber.expect("meanwhile", state="running", timeout=30)
+
+    assert (away["reason"], away["will_retry"]) == ("engine_unavailable", True)
+    assert str(away["message"]).startswith("failed to connect to docker daemon")
+    assert unready == 503
+    assert "engine" in said
+    assert stale["stale"] is True
+    await world.subscriber.expect("through", state="running", timeout=30)
+    await assert_true_to_the_last(world, ["through", "meanwhile"])
+
+
+async def test_the_consumer_is_killed_amid_ten_creations(world: World) -> None:
+    """SIGKILL in the middle, several times over: nothing is lost and nothing is doubled."""
+    tenants = [f"torn-{number}" for number in range(10)]
+    for tenant in tenants:
+        await world.publisher.create(make_document(tenant))
+
+    for moment in (0.15, 0.4, 0.8):
+        await asyncio.sleep(moment)
+        world.consumer.restart()
+    for tenant in tenants:
+        await world.subscriber.expect(tenant, state="running", timeout=60)
+
+    await assert_true_to_the_last(world, tenants)
+    for tenant in tenants:
+        assert world.subscriber.statuses(tenant)[-1]["state"] == "running"
+    assert len(world.docker.containers(world.names.label)) == 10
+    assert await world.clients.backlog() == 0
+
+
+async def test_what_happened_while_the_consumer_was_down_is_told(world: World) -> None:
+    """After a restart, what was removed meanwhile is told and made again; the rest is untouched."""
+    kept = await world.run_tenant("kept")
+    await world.run_tenant("gone")
+
+    world.consumer.kill()
+    world.docker.run("rm", "-f", world.container("gone"))
+    await world.publisher.create(make_document("new"))
+    world.consumer.start()
+
+    await world.subscriber.expect("gone", state="failed", reason="missing")
+    await world.subscriber.expect("gone", state="running")
+    await world.subscriber.expect("new", state="running")
+    assert world.subscriber.summary("kept") == [("running", "started")]
+    assert world.inspect("kept", ".Id") == kept["container"]["id"]  # type: ignore[index]  # a dict
+
+
+async def test_a_graceful_stop_drains_and_ends_well(world: World) -> None:
+    """SIGTERM lets passes finish, sends what was committed, and exits 0; containers run on."""
+    await world.run_tenant("stays")
+    await world.publisher.create(make_document("last"))
+    await asyncio.sleep(0.3)
+
+    code = world.consumer.terminate()
+
+    assert code == 0
+    assert world.inspect("stays", ".State.Running") is True
+    world.consumer.start()
+    await world.subscriber.expect("last", state="running")
+    assert len(world.containers("last")) == 1
