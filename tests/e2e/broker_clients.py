@@ -83,10 +83,12 @@ class Subscriber:
     def __init__(self) -> None:
         self._heard: defaultdict[str, list[Heard]] = defaultdict(list)
         self._next: defaultdict[str, int] = defaultdict(int)
+        self._arrivals: defaultdict[str, list[int]] = defaultdict(list)
 
     async def hear(self, message: AbstractIncomingMessage) -> None:
         """Keep a status event; what is not greater than the last heard of its tenant is dropped."""
         status: Status = json.loads(message.body)
+        self._arrivals[str(status["tenant_id"])].append(_sequence(status))
         heard = self._heard[str(status["tenant_id"])]
         if not heard or _sequence(status) > _sequence(heard[-1].status):
             heard.append(Heard(status, message))
@@ -117,6 +119,10 @@ class Subscriber:
     def statuses(self, tenant_id: str) -> list[Status]:
         """Return all status events heard of the tenant, oldest first."""
         return [heard.status for heard in self._heard[tenant_id]]
+
+    def arrivals(self, tenant_id: str) -> list[int]:
+        """Return the sequence of all that came of the tenant, what was dropped included."""
+        return self._arrivals[tenant_id]
 
     def summary(self, tenant_id: str) -> list[tuple[object, object]]:
         """Return state and reason of all status events heard of the tenant, oldest first."""

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from deploy.lab.names import remove_names
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.consumer_process import ConsumerProcess
-from tests.e2e.world import World, consumer_process, world_around
+from tests.e2e.world import World, consumer_process, take_away, world_around
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +16,10 @@ def consumer(
 ) -> Iterator[ConsumerProcess]:
     """Run a consumer for the module's tests."""
     folder = tmp_path_factory.mktemp("consumer")
-    with consumer_process(broker, docker_host, folder) as process:
+    with consumer_process(broker.url, docker_host.url, folder) as process:
         process.start()
         yield process
-        process.kill()
-    asyncio.run(remove_names(broker.url, process.names))
+    asyncio.run(take_away(broker, docker_host, process.names))
 
 
 @pytest.fixture

@@ -99,18 +99,20 @@ def shell(script: str) -> dict[str, object]:
 
 @contextmanager
 def consumer_process(
-    broker: Broker, host: DockerHost, folder: Path, **settings: str
+    broker_url: str, docker_url: str, folder: Path, **settings: str
 ) -> Iterator[ConsumerProcess]:
-    """Give a consumer with names of its own, not yet started; take away what it made."""
-    names = Names(f"ll-{uuid4().hex[:8]}")
+    """Give a consumer with names of its own, not yet started; end it after the block."""
     process = ConsumerProcess(
-        names=names, broker_url=broker.url, docker_host=host.url, folder=folder, settings=settings
+        names=Names(f"ll-{uuid4().hex[:8]}"),
+        broker_url=broker_url,
+        docker_host=docker_url,
+        folder=folder,
+        settings=settings,
     )
     try:
         yield process
     finally:
         process.kill()
-        DockerCli(host.url).remove_containers(names.label)
 
 
 @asynccontextmanager
@@ -124,15 +126,33 @@ async def world_around(
 
 @asynccontextmanager
 async def own_world(
-    broker: Broker, host: DockerHost, folder: Path, **settings: str
+    broker: Broker,
+    host: DockerHost,
+    folder: Path,
+    *,
+    broker_url: str | None = None,
+    docker_url: str | None = None,
+    **settings: str,
 ) -> AsyncIterator[World]:
-    """Give a started consumer of the test's own, which it may kill, with all that is around it."""
-    with consumer_process(broker, host, folder, **settings) as process:
+    """Give a started consumer of the test's own, which it may kill, with all that is around it.
+
+    The consumer reaches the servers by these URLs, where they are given: those of proxies.
+    """
+    with consumer_process(
+        broker_url or broker.url, docker_url or host.url, folder, **settings
+    ) as process:
         async with world_around(process, broker, host) as world:
-            process.start()
+            # In a thread: proxies that stand between run in this one.
+            await asyncio.to_thread(process.start)
             yield world
             process.kill()
-        await remove_names(broker.url, process.names)
+        await take_away(broker, host, process.names)
+
+
+async def take_away(broker: Broker, host: DockerHost, names: Names) -> None:
+    """Remove everything with these names from broker and engine."""
+    DockerCli(host.url).remove_containers(names.label)
+    await remove_names(broker.url, names)
 
 
 def examples_of_the_seed() -> dict[str, bytes]:

@@ -1,0 +1,183 @@
+"""The consumer is killed (SIGKILL) at every step towards the engine and the broker.
+
+A proxy stands before the engine, and holds the n-th request that changes something: on its way, or
+its reply after the engine has done it. There the consumer is killed and started again, for every n
+until the event is answered without reaching an n-th one. The same before the broker: with its
+acks withheld, and with the confirms of what it published withheld.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.lab.servers import Broker, DockerHost
+from tests.e2e.broker_clients import Status
+from tests.e2e.world import World, make_document, own_world
+from tests.faults.proxy import Fate, Proxy, Request, proxy
+
+pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The world, with proxies before broker and engine."""
+
+    world: World
+    to_broker: Proxy
+    to_engine: Proxy
+
+    async def is_held_or_answered(self, tenant_id: str, event_id: str) -> bool:
+        """Wait until a request is held (True) or the event is answered (False)."""
+        async with asyncio.timeout(60):
+            while not self.to_engine.held.is_set():
+                statuses = self.world.subscriber.statuses(tenant_id)
+                if any(status["event_id"] == event_id for status in statuses):
+                    return False
+                await asyncio.sleep(0.02)
+        return True
+
+    async def kill_and_start(self) -> None:
+        """Kill the consumer, let everything pass again, and start it."""
+        self.world.consumer.kill()
+        for line in (self.to_engine, self.to_broker):
+            line.drop()  # what was held must not arrive after all
+            line.mend()
+        await asyncio.to_thread(self.world.consumer.start)
+
+
+class Trap:
+    """Holds the n-th request that changes something on the engine."""
+
+    def __init__(self, nth: int, fate: Fate) -> None:
+        self._left = nth
+        self._fate = fate
+
+    async def judge(self, request: Request) -> Fate:
+        """Count it; see `proxy.Judge`."""
+        if request.method not in ("POST", "DELETE"):
+            return Fate.PASS
+        self._left -= 1
+        return self._fate if self._left == 0 else Fate.PASS
+
+
+@pytest.fixture
+async def bench(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Run a consumer behind two proxies."""
+    engine_place, front = Path(docker_host.url.removeprefix("unix://")), tmp_path / "engine.sock"
+    async with (
+        proxy(engine_place, front) as to_engine,
+        proxy(("127.0.0.1", broker.port), ("127.0.0.1", broker.port + 1)) as to_broker,
+        own_world(
+            broker,
+            docker_host,
+            tmp_path,
+            broker_url=broker.url.replace(str(broker.port), str(broker.port + 1)),
+            docker_url=f"unix://{front}",
+        ) as world,
+    ):
+        yield Bench(world, to_broker, to_engine)
+
+
+async def publish(world: World, kind: str, tenant_id: str) -> str:
+    """Publish the event of this kind, with a changed document where it takes one."""
+    if kind in ("created", "updated"):
+        document = make_document(tenant_id, container={"env": {"KIND": kind}})
+        return await world.publisher.publish(kind, document)
+    return await world.publisher.tell(kind, tenant_id)
+
+
+async def prepare(world: World, kind: str, tenant_id: str) -> None:
+    """Bring the tenant to where an event of this kind has work to do."""
+    if kind == "created":
+        return
+    await world.run_tenant(tenant_id)
+    if kind == "resumed":
+        event_id = await world.publisher.tell("suspended", tenant_id)
+        await world.subscriber.expect(tenant_id, event_id=event_id)
+
+
+ENDS = {
+    "created": ("running", 1),
+    "updated": ("running", 1),
+    "deleted": ("stopped", 0),
+    "suspended": ("stopped", 1),
+    "resumed": ("running", 1),
+}
+
+
+@pytest.mark.parametrize("fate", [Fate.HOLD, Fate.HOLD_REPLY], ids=["before", "after"])
+@pytest.mark.parametrize("kind", list(ENDS))
+async def test_killed_at_each_request_to_the_engine(bench: Bench, kind: str, fate: Fate) -> None:
+    """Wherever it is killed, the event is answered and one container or none is left."""
+    nth, is_held = 0, True
+    while is_held:
+        nth += 1
+        tenant = f"{kind}-{nth}"
+        await prepare(bench.world, kind, tenant)
+        bench.to_engine.judge = Trap(nth, fate).judge
+
+        event_id = await publish(bench.world, kind, tenant)
+        is_held = await bench.is_held_or_answered(tenant, event_id)
+        if is_held:
+            await bench.kill_and_start()
+        status = await bench.world.subscriber.expect(tenant, event_id=event_id, timeout=30)
+
+        assert_ended_well(bench.world, tenant, kind, status)
+    assert nth > 1, "nothing was ever held"
+
+
+def assert_ended_well(world: World, tenant_id: str, kind: str, status: Status) -> None:
+    """What is told is true, complete and in order; nothing is doubled or left over."""
+    state, count = ENDS[kind]
+    containers = world.containers(tenant_id)
+    assert (status["state"], len(containers)) == (state, count)
+    if count:
+        assert world.inspect(tenant_id, ".Id") == containers[0]
+        assert world.inspect(tenant_id, ".State.Running") is (state == "running")
+    sequences = [int(str(each["sequence"])) for each in world.subscriber.statuses(tenant_id)]
+    first = sequences[0]
+    assert sequences == list(range(first, first + len(sequences)))
+
+
+def wait_for_container(world: World, tenant_id: str) -> None:
+    """Return once the tenant has a container."""
+    deadline = time.monotonic() + 30
+    while not world.containers(tenant_id):
+        assert time.monotonic() < deadline, "no container"
+        time.sleep(0.05)
+
+
+async def test_killed_with_its_acks_on_the_way(bench: Bench) -> None:
+    """What was recorded but not acked comes again, and changes nothing."""
+    bench.to_broker.stall_requests()
+    event_id = await bench.world.publisher.create(make_document("unacked"))
+    await asyncio.to_thread(wait_for_container, bench.world, "unacked")
+
+    await bench.kill_and_start()
+    await bench.world.subscriber.expect("unacked", state="running", event_id=event_id)
+    await bench.world.run_tenant("fence")
+
+    assert len(bench.world.containers("unacked")) == 1
+    assert bench.world.subscriber.summary("unacked") == [("running", "started")]
+    assert await bench.world.clients.backlog() == 0
+
+
+async def test_killed_with_a_confirm_on_the_way(bench: Bench) -> None:
+    """What was published but not confirmed is published again, with the same sequence."""
+    bench.to_engine.judge = Trap(1, Fate.HOLD).judge
+    event_id = await bench.world.publisher.create(make_document("unconfirmed"))
+    await bench.is_held_or_answered("unconfirmed", event_id)
+    bench.to_broker.stall_replies()
+    bench.to_engine.mend()
+
+    await bench.world.subscriber.expect("unconfirmed", state="running", event_id=event_id)
+    await bench.kill_and_start()
+    await bench.world.run_tenant("fence")
+
+    arrived = bench.world.subscriber.arrivals("unconfirmed")
+    assert len(arrived) >= 2
+    assert len(set(arrived)) == 1
