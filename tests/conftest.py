@@ -40,9 +40,14 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost
     """Run a Docker Engine on a host of its own, with an image to start from."""
     server = DockerHost(tmp_path_factory.mktemp("docker") / "host")
     server.start()
-    DockerCli(server.url).import_image(WEB, ('CMD ["/start.sh"]', "ENV PORT=8080"))
+    import_web_image(server)
     yield server
     server.close()
+
+
+def import_web_image(server: DockerHost) -> None:
+    """Have the image that most tests start from."""
+    DockerCli(server.url).import_image(WEB, ('CMD ["/start.sh"]', "ENV PORT=8080"))
 
 
 @pytest.fixture

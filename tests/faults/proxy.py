@@ -6,7 +6,6 @@ bytes; before Docker it also sees requests, and may lose one, or its reply. `men
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -113,6 +112,11 @@ class Proxy:
         self._may_go.set()
         self._may_return.set()
 
+    async def ended(self) -> None:
+        """Wait until no connection is left."""
+        while self._links:
+            await asyncio.wait([link.ended for link in self._links])
+
     # --- passing
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,6 +141,7 @@ class Proxy:
         finally:
             self._links.discard(link)
             link.close()
+            link.ended.set_result(None)
 
     async def _pass_requests(self, reader: asyncio.StreamReader, link: "_Link") -> None:
         while chunk := await reader.read(_CHUNK_BYTES):
@@ -189,6 +194,7 @@ class _Link:
         self.bytes_left: int | None = None
         self.fate = Fate.PASS
         self.is_half_open = False
+        self.ended = asyncio.get_running_loop().create_future()
 
     def close(self) -> None:
         # Aborted, not closed: nothing that is still held here may arrive later.
@@ -232,6 +238,4 @@ async def proxy(behind: Place, at: Place) -> AsyncIterator[Proxy]:
         server.close()
         made.mend()
         made.drop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await server.wait_closed()
+        await made.ended()
