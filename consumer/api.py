@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web  # noqa: TID251 - the server's one door
 
 from consumer.errors import ConsumerError, LedgerError
 from consumer.messages import status_document, status_event_schema, tenant_event_schema
