@@ -1,0 +1,163 @@
+"""The README tells the truth: its tables, commands and examples are those of the code."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from consumer.cli import cli
+from consumer.document import SpecDefaults
+from consumer.messages import Delivery, decode_status, decode_tenant_event, encode_status
+from consumer.metrics import METRICS
+from consumer.model import REASONS, EventKind, State
+from consumer.settings import describe, load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = [
+    block or span
+    for block, span in re.findall(
+        r"^```console\n(.*?)^```|`([^`\n]+)`", README, re.DOTALL | re.MULTILINE
+    )
+]
+"""What is set as something to type: console blocks and code spans."""
+
+
+def section(title: str) -> str:
+    """Return the text below the heading, up to the next one of any level."""
+    found = re.search(
+        rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None, f"no section {title}"
+    return found[1]
+
+
+def rows(title: str) -> list[str]:
+    """Return the rows of the section's last table, without its head."""
+    tables = re.findall(r"(?m)^\|[- |]+\|\n((?:\|.*\n)+)", section(title))
+    return str(tables[-1]).splitlines()
+
+
+def example(language: str, place: int = 0) -> str:
+    """Return a code block of the language."""
+    return str(re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)[place])
+
+
+def names(cells: str) -> list[str]:
+    """Return the code spans of a cell."""
+    return re.findall(r"`([^`]+)`", cells)
+
+
+def test_the_settings_table_is_what_the_settings_say_of_themselves() -> None:
+    """Every setting has its row, with default and meaning, in the order of declaration."""
+    expected = [f"| `{doc.key}` | `{doc.default}` | {doc.meaning} |" for doc in describe()]
+
+    assert rows("Settings") == expected, "paste these rows:\n" + "\n".join(expected)
+
+
+def test_the_metrics_table_is_what_the_metrics_say_of_themselves() -> None:
+    """Every metric has its row, with kind, labels and meaning, in the order of the contract."""
+    expected = []
+    for doc in METRICS:
+        labels = ", ".join(f"`{label}`" for label in doc.labels) or "–"  # noqa: RUF001 - a dash
+        expected.append(f"| `{doc.name}` | {doc.kind} | {labels} | {doc.meaning} |")
+
+    assert rows("Metrics") == expected, "paste these rows:\n" + "\n".join(expected)
+
+
+def test_the_failure_table_has_every_reason_once() -> None:
+    """Every reason of a failure has a row, and none is told that does not exist."""
+    told = [names(row.split("|")[1])[0] for row in rows("Failures")]
+
+    assert sorted(told) == sorted(reason.value for reason in REASONS[State.FAILED])
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.STOPPED])
+def test_the_status_table_has_every_other_reason(state: State) -> None:
+    """Every reason of a state that is no failure has a row with that state."""
+    told = [
+        names(row.split("|")[2])[0]
+        for row in rows("Status events")
+        if state.value in names(row.split("|")[1])
+    ]
+
+    assert sorted(told) == sorted(reason.value for reason in REASONS[state])
+
+
+def test_the_event_table_has_every_tenant_event() -> None:
+    """Every tenant event of the code is in the table, and no other."""
+    told = [name for row in rows("Tenant events") for name in names(row.split("|")[1])]
+
+    assert told == [kind.value for kind in EventKind]
+
+
+def test_every_command_that_is_named_exists_and_every_one_that_exists_is_named() -> None:
+    """`landlord-consumer X` is written for every command, and for nothing else."""
+    told = {word for text in SNIPPETS for word in re.findall(r"landlord-consumer ([a-z]\S*)", text)}
+
+    existing = typer.main.get_command(cli)
+
+    assert told == set(getattr(existing, "commands", ()))
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    """`make X` is written only for targets of the Makefile."""
+    told = {word for text in SNIPPETS for word in re.findall(r"\bmake ([a-z]+)", text)}
+
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+
+    assert {"demo", "test"} <= told <= targets
+
+
+def test_the_configuration_example_is_accepted(tmp_path: Path) -> None:
+    """The config.yaml of the README loads without a fault, and without a warning."""
+    file = tmp_path / "config.yaml"
+    file.write_text(example("yaml"), encoding="utf-8")
+
+    settings = load(file, {})
+
+    assert settings.compute.docker.network_name == "tenants"
+    assert settings.warnings() == []
+
+
+def test_the_tenant_document_example_is_accepted() -> None:
+    """The README's tenant document, comment and all, is a valid tenant event."""
+    delivery = Delivery(
+        body=example("json").encode(),
+        tag=1,
+        session=1,
+        received_at=datetime(2026, 11, 24, tzinfo=UTC),
+        routing_key="tenant.created",
+        headers={},
+        properties={},
+    )
+
+    event = decode_tenant_event(delivery, SpecDefaults())
+
+    assert event.spec is not None
+    assert event.spec.ports[0].host_port == 8080
+
+
+def test_the_status_event_example_has_exactly_the_fields_of_a_status_event() -> None:
+    """Decoding and encoding the README's status event changes nothing."""
+    text = example("json", 1)
+
+    again = encode_status(decode_status(text))
+
+    assert json.loads(again) == json.loads(text)
+
+
+def test_every_link_within_the_project_leads_somewhere() -> None:
+    """Files that are linked exist, and so do the headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", README)
+    anchors = {"#" + re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings}
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+
+    lost = [link for link in links if link not in anchors and not (ROOT / link).is_file()]
+
+    assert lost == []
