@@ -4,6 +4,7 @@ The servers are always the run's own, whatever else can be reached: tests stop a
 one cannot be had, the tests that need it fail; none is skipped.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
 
@@ -24,6 +25,12 @@ def bare_environment() -> Iterator[None]:
             if name.startswith(("LANDLORD_", "DOCKER_")):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_loop() -> None:
+    """Have no event loop made by asking for one, as looptime does in every test without one."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
