@@ -13,7 +13,9 @@ import structlog
 from structlog.typing import Processor
 
 _CREDENTIALS: Final = re.compile(r"(://[^:@/\s]*):[^/\s]+@")
-_TALKATIVE: Final = ("aio_pika", "aiormq", "aiodocker", "aiohttp", "asyncio", "sqlalchemy")
+_TALKATIVE: Final = ("aiodocker", "aiohttp", "asyncio", "sqlalchemy")
+_REPETITIVE: Final = ("aio_pika", "aiormq")
+"""They log every try of a broker that is away; we tell of its loss and its return, once each."""
 
 
 def configure(*, level: str, form: str) -> None:
@@ -50,6 +52,9 @@ def configure(*, level: str, form: str) -> None:
     root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _REPETITIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
 
 
 def _renderer(*, is_text: bool) -> Processor:

@@ -12,6 +12,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,6 +25,7 @@ from deploy.lab.packages import RABBITMQ_SERVER, LabError, find
 
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _COMMAND_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.05
 
 
 def free_port() -> int:
@@ -136,12 +139,16 @@ class DockerHost:
             self._plug_in()
         self.engine.start()
 
+    def kill(self) -> None:
+        """End the engine at once, as if it had crashed; containers are left as they are."""
+        self.engine.kill()
+        # It dies with the engine, but not at once; a new one must not meet its remains.
+        self._kill_all(b"containerd\0--config\0%s" % str(self._folder).encode())
+
     def close(self) -> None:
         """Stop everything that was started, and leave no mount, process or link behind."""
         self.engine.stop()
-        for pid in self._left_over():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._kill_all(f"{self._folder}/run".encode())
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             place = line.split()[1]
             if place.startswith(f"{self._folder}/"):
@@ -164,15 +171,13 @@ class DockerHost:
         ):
             _ip("-n", self._name, *words)
 
-    def _left_over(self) -> list[int]:
-        """Return the pids of containerd and its shims, known by our folder in their arguments."""
-        mark = f"{self._folder}/run".encode()
-        found = []
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if mark in place.read_bytes():
-                    found.append(int(place.parent.name))
-        return found
+    def _kill_all(self, mark: bytes) -> None:
+        """Kill those of ours that have the mark in their command line, and see them end."""
+        while pids := [pid for pid, line in _command_lines() if mark in line]:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_LOOK_SECONDS)
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.socket(socket.AF_UNIX) as link:
@@ -181,6 +186,12 @@ class DockerHost:
             link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
             return b" 200 " in link.recv(64)
         return False
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield int(place.parent.name), place.read_bytes()
 
 
 def _ip(*words: str) -> None:

@@ -215,9 +215,10 @@ class Soak:
                 yield
                 await _in_thread(self._server_of(trouble).start)
             case Trouble.KILL_BROKER | Trouble.KILL_ENGINE:
-                await _in_thread(self._server_of(trouble).kill)
+                server = self._broker.node if trouble is Trouble.KILL_BROKER else self._host
+                await _in_thread(server.kill)
                 yield
-                await _in_thread(self._server_of(trouble).start)
+                await _in_thread(server.start)
             case Trouble.REMOVE_CONTAINER | Trouble.KILL_CONTAINER | Trouble.STOP_CONTAINER:
                 await _in_thread(self._meddle, trouble)
                 yield

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 
@@ -29,6 +30,7 @@ def untouched_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(capture=False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     for name in ("aio_pika", "aiormq", "aiodocker", "aiohttp", "asyncio", "sqlalchemy"):
@@ -117,10 +119,29 @@ def test_a_talkative_library_is_held_to_warnings() -> None:
     """What the clients log below a warning is left out even at debug."""
     stderr = written(level="debug")
 
-    logging.getLogger("aio_pika.connection").info("chatter")
-    logging.getLogger("aio_pika.connection").warning("worth knowing")
+    logging.getLogger("aiodocker.events").info("chatter")
+    logging.getLogger("aiodocker.events").warning("worth knowing")
 
     assert [line["event"] for line in lines(stderr)] == ["worth knowing"]
+
+
+def test_the_broker_client_does_not_log_every_try() -> None:
+    """That the broker is away is ours to tell, once; its client would at every try."""
+    stderr = written(level="debug")
+
+    logging.getLogger("aiormq.connection").error("error when creating transport")
+
+    assert lines(stderr) == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_of_a_library_is_a_log_line() -> None:
+    """Python's own warnings come as lines of the log, not between them."""
+    stderr = written(level="info")
+
+    warnings.warn("look out", RuntimeWarning, stacklevel=1)
+
+    assert ["look out" in str(line["event"]) for line in lines(stderr)] == [True]
 
 
 def test_a_talkative_library_is_no_louder_than_the_level() -> None:
