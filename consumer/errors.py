@@ -86,6 +86,10 @@ class BrokerError(ConsumerError):
     """The broker did not confirm; whether the message arrived is unknown."""
 
 
+class MessageRefused(BrokerError):
+    """The broker is there and did not take this message; others may pass."""
+
+
 class TopologyMismatch(BrokerError):
     """A name exists on the broker with other arguments than ours: an operator has to act."""
 

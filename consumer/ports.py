@@ -169,8 +169,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def unsent(self, *, limit: int) -> list[OutboxEntry]:
-        """Return the oldest outbox entries not yet confirmed, in order of commit."""
+    async def unsent(self, *, limit: int, without: Collection[TenantId] = ()) -> list[OutboxEntry]:
+        """Return the oldest outbox entries not yet confirmed, in order of commit.
+
+        Those of the tenants in `without` are passed over.
+        """
         ...
 
     async def mark_sent(self, entry_ids: Collection[int], *, at: datetime) -> None:
@@ -205,8 +208,8 @@ class Ledger(Protocol):
 class Publisher(Protocol):
     """The way out to the broker. Every method returns only after the broker's confirm.
 
-    Raises BrokerError otherwise; whether the message arrived is then unknown, and it may be
-    repeated.
+    Raises MessageRefused when the broker answers that it does not take this message, BrokerError
+    when there is no answer; whether the message arrived is then unknown, and it may be repeated.
     """
 
     async def publish_status(self, entry: OutboxEntry) -> None:

@@ -95,7 +95,9 @@ _PUT_OUTBOX: Final = text("""
     VALUES (:tenant_id, :sequence, :state, :body, :created_at, :correlation_id, :traceparent)
 """)
 _UNSENT: Final = text("""
-    SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY entry_id LIMIT :limit
+    SELECT * FROM outbox
+    WHERE sent_at IS NULL AND tenant_id NOT IN (SELECT value FROM json_each(:without))
+    ORDER BY entry_id LIMIT :limit
 """)
 _MARK_SENT: Final = text("UPDATE outbox SET sent_at = :at WHERE entry_id = :entry_id")
 _DEPTH: Final = text("""
@@ -257,9 +259,11 @@ class SqlLedger:
         rows = await self._rows(_TENANT, {"tenant_id": tenant_id})
         return _tenant(rows[0]) if rows else None
 
-    async def unsent(self, *, limit: int) -> list[OutboxEntry]:
+    async def unsent(self, *, limit: int, without: Collection[TenantId] = ()) -> list[OutboxEntry]:
         """Return the oldest outbox entries not yet confirmed, in order of commit."""
-        return [_entry(row) for row in await self._rows(_UNSENT, {"limit": limit})]
+        # One value, not a list of names: of those a statement takes only so many.
+        values = {"limit": limit, "without": json.dumps(list(without))}
+        return [_entry(row) for row in await self._rows(_UNSENT, values)]
 
     async def outbox_depth(self) -> tuple[int, datetime | None]:
         """Return how many entries are unsent and when the oldest of them was committed."""

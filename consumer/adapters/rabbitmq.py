@@ -37,7 +37,7 @@ from consumer.adapters.rabbitmq_topology import (
     declare,
     translated,
 )
-from consumer.errors import BrokerError, TopologyMismatch
+from consumer.errors import BrokerError, MessageRefused, TopologyMismatch
 from consumer.messages import DeadLetter, Delivery, status_headers
 from consumer.model import OutboxEntry
 
@@ -354,10 +354,10 @@ class RabbitMQ:
             if isinstance(error.__cause__, TimeoutError):
                 await self._note_blocked(outlet)
             if isinstance(error.__cause__, DeliveryError):
-                raise BrokerError(f"{exchange.name} takes no message: {error}") from error
+                raise MessageRefused(f"{exchange.name} takes no message: {error}") from error
             raise
         if not isinstance(answer, Basic.Ack):
-            raise BrokerError(f"not confirmed by {exchange.name}: {type(answer).__name__}")
+            raise MessageRefused(f"not confirmed by {exchange.name}: {type(answer).__name__}")
         if self._is_blocked:
             self._set_blocked(is_blocked=False)
 

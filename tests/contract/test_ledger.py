@@ -191,6 +191,21 @@ async def test_what_is_marked_sent_is_not_sent_again(ledger: SqlLedger) -> None:
     assert await ledger.outbox_depth() == (1, MOMENT)
 
 
+async def test_held_tenants_are_passed_over(ledger: SqlLedger) -> None:
+    """However many names are passed over, the limit is filled with entries of the others."""
+    await ledger.record([make_event(), make_event(tenant_id=OTHER)])
+    await answer(ledger)
+    await answer(ledger)
+    status = make_status(tenant_id=OTHER)
+    await ledger.commit(PassResult(tenant_id=OTHER, revision=1, statuses=(status,), answered=True))
+    held = [TENANT_ID, *(TenantId(f"t{number}") for number in range(40_000))]
+
+    unsent = await ledger.unsent(limit=1, without=held)
+
+    assert [entry.tenant_id for entry in unsent] == [OTHER]
+    assert len(await ledger.unsent(limit=10)) == 3
+
+
 async def test_a_newer_event_keeps_what_an_older_pass_would_undo(ledger: SqlLedger) -> None:
     """A pass for an older revision tells its status, but does not answer for the newer."""
     await ledger.record([make_event()])

@@ -1,7 +1,7 @@
 """A broker in memory: both ports, deliveries that remember their settlement, confirms on demand.
 
-Confirming is the default; it can also refuse, lose the confirm of what has arrived, or hang until
-it is released. One journal keeps what happened, in order.
+Confirming is the default; it can also be away, refuse what is about a tenant, lose the confirm of
+what has arrived, or hang until it is released. One journal keeps what happened, in order.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from consumer.errors import BrokerError
+from consumer.errors import BrokerError, MessageRefused
 from consumer.messages import DeadLetter, Delivery
 from consumer.model import OutboxEntry, TenantId
 
@@ -18,7 +18,7 @@ class Mode(StrEnum):
     """What becomes of a publish."""
 
     CONFIRM = "confirm"
-    REFUSE = "refuse"
+    AWAY = "away"
     LOSE_CONFIRM = "lose confirm"
     HANG = "hang"
 
@@ -98,7 +98,7 @@ class FakeBroker:
         self.tries += 1
         await asyncio.sleep(0)
         if entry.tenant_id in self.refused_tenants:
-            raise BrokerError("refused")
+            raise MessageRefused("landlord.status takes no message: nack")
         await self._refuse_or_hang()
         self.arrived.append(entry)
         self.journal.append(Entry("status", f"{entry.tenant_id} {entry.sequence}"))
@@ -113,7 +113,7 @@ class FakeBroker:
         self.journal.append(Entry("dead letter", str(letter.delivery.tag)))
 
     async def _refuse_or_hang(self) -> None:
-        if self.mode is Mode.REFUSE:
+        if self.mode is Mode.AWAY:
             raise BrokerError("not connected")
         if self.mode is Mode.HANG:
             await self.released.wait()

@@ -56,7 +56,11 @@ class InlineLedger(SqlLedger):
         _, error, takes_effect = fault
         if takes_effect:
             super()._together(writes)
-        raise error
+        if isinstance(error, LedgerError):
+            raise error
+        for write in writes:
+            write.done.set_exception(error)  # the process dies, and with it whoever waits
+        return [None] * len(writes)
 
     @override
     async def _in_thread(self, work: Callable[[], T]) -> T:

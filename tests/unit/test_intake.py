@@ -227,7 +227,7 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("mode", [Mode.REFUSE, Mode.LOSE_CONFIRM, Mode.HANG])
+@pytest.mark.parametrize("mode", [Mode.AWAY, Mode.LOSE_CONFIRM, Mode.HANG])
 async def test_a_dead_letter_is_confirmed_before_the_ack(bench: Bench, mode: Mode) -> None:
     """Until the broker confirms a dead letter, its delivery and those after it stay unsettled."""
     bench.broker.mode = mode
