@@ -83,15 +83,16 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Run passes until cancelled; cancelling drops the passes that run."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                self._fill()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._fill()
+            try:
                 await asyncio.get_running_loop().create_future()
-        finally:
-            self._group = None
-            for slot in self._slots.values():
-                self._cancel_timer(slot)
+            finally:
+                # Before the passes are cancelled: none may begin at the end of another.
+                self._group = None
+                for slot in self._slots.values():
+                    self._cancel_timer(slot)
 
     async def drain(self) -> None:
         """Return when no pass is running or due at once. Later turns are left to the next start."""

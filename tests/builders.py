@@ -1,7 +1,9 @@
 """Valid values for tests: everything has a default, one keyword makes one difference."""
 
+import json
 from datetime import UTC, datetime
 
+from consumer.messages import Delivery
 from consumer.model import (
     Container,
     ContainerId,
@@ -44,6 +46,38 @@ def make_event(kind: EventKind = EventKind.CREATED, **changes: object) -> Tenant
         "spec": make_spec() if kind in (EventKind.CREATED, EventKind.UPDATED) else None,
     }
     return TenantEvent(kind=kind, **(fields | changes))  # type: ignore[arg-type]  # at run time
+
+
+def make_document(
+    tenant_id: str = TENANT_ID, image: str = "nginx:alpine", **changes: object
+) -> bytes:
+    """Return the body of a tenant document."""
+    fields: dict[str, object] = {"tenant_id": tenant_id, "containers": [{"image": image}]}
+    return json.dumps(fields | changes).encode()
+
+
+def make_delivery(
+    tag: int, kind: str = "tenant.created", body: bytes | None = None, **changes: object
+) -> Delivery:
+    """Return a delivery whose event id is made of its tag."""
+    fields: dict[str, object] = {
+        "body": make_document() if body is None else body,
+        "tag": tag,
+        "session": 1,
+        "received_at": MOMENT,
+        "routing_key": kind,
+        "headers": {},
+        "properties": {},
+        "message_id": f"event-{tag}",
+    }
+    return Delivery(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_bare_delivery(
+    tag: int, kind: str, tenant_id: str = TENANT_ID, **changes: object
+) -> Delivery:
+    """Return a delivery that carries no document but the tenant's id."""
+    return make_delivery(tag, kind, json.dumps({"tenant_id": tenant_id} | changes).encode())
 
 
 def make_container(**changes: object) -> Container:

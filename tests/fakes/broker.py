@@ -6,7 +6,7 @@ what has arrived, or hang until it is released. One journal keeps what happened,
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from consumer.errors import BrokerError, MessageRefused
@@ -63,6 +63,19 @@ class FakeBroker:
         """Have no more batches after those that have arrived."""
         self._is_stopped = True
         self._has_news.set()
+
+    def reconnect(self) -> None:
+        """Lose the session: what is unsettled will be delivered again, in a new one."""
+        again = [*self._unsettled.values(), *self._waiting]
+        self._unsettled.clear()
+        self._waiting = deque(
+            replace(delivery, session=delivery.session + 1, redelivered=True) for delivery in again
+        )
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether something waits to be taken or to be settled."""
+        return bool(self._waiting or self._unsettled)
 
     @property
     def unsettled(self) -> list[int]:

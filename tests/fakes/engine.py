@@ -67,16 +67,12 @@ class Call:
 
 
 class Interruption(StrEnum):
-    """How a call can be cut short."""
+    """How a call can be cut short; after a crash no call returns until the engine is revived."""
 
     CRASH = "crash"
     CANCEL = "cancel"
     UNAVAILABLE = "unavailable"
     REFUSED = "refused"
-
-
-class Crash(BaseException):
-    """The process dies here: nobody catches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,8 @@ class FakeEngine:
         self.calls: list[Call] = []
         self.most_alive = 0
         """How many containers of one tenant were ever alive at a time."""
+        self.has_crashed = False
+        """Whether the process is to be taken for dead: its calls do not return."""
         self.is_away = False
         """While set, it cannot be asked."""
         self.missing_images: set[str] = set()
@@ -148,6 +146,10 @@ class FakeEngine:
     def hang(self, operation: str) -> asyncio.Event:
         """Have calls of this operation hang until the returned event is set."""
         return self._gates.setdefault(operation, asyncio.Event())
+
+    def revive(self) -> None:
+        """Have a new process call from now on."""
+        self.has_crashed = False
 
     def lose_events(self, error: EngineUnavailable | None = None) -> None:
         """End every stream of events, by the error or quietly."""
@@ -322,6 +324,7 @@ class FakeEngine:
             self._subscribers.remove(subscriber)
 
     async def _answer(self, call: Call, effect: Callable[[], T]) -> T:
+        await self._die_if_crashed()
         self.calls.append(call)
         fault = self._fault
         if fault is None or fault.number != len(self.calls):
@@ -329,7 +332,13 @@ class FakeEngine:
         self._fault = None
         if fault.takes_effect:
             await self._plain_answer(call, effect)
+        self.has_crashed = fault.interruption is Interruption.CRASH
+        await self._die_if_crashed()
         return await _cut_short(fault.interruption)
+
+    async def _die_if_crashed(self) -> None:
+        if self.has_crashed:
+            await asyncio.get_running_loop().create_future()
 
     async def _plain_answer(self, call: Call, effect: Callable[[], T]) -> T:
         if self.is_away:
@@ -437,8 +446,6 @@ class FakeEngine:
 
 async def _cut_short(interruption: Interruption) -> T:
     match interruption:
-        case Interruption.CRASH:
-            raise Crash
         case Interruption.UNAVAILABLE:
             raise EngineUnavailable("failed to connect to docker daemon: connection reset")
         case Interruption.REFUSED:
@@ -449,6 +456,8 @@ async def _cut_short(interruption: Interruption) -> T:
             assert task is not None
             task.cancel()
             await asyncio.sleep(0)
+        case Interruption.CRASH:
+            pass
     raise AssertionError(interruption)
 
 

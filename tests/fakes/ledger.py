@@ -4,6 +4,7 @@ Everything but the thread is `SqlLedger` on a file: same statements, same transa
 to the same contract suite. It may be down, or fail at a chosen write, before or after the commit.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,6 +20,10 @@ from consumer.errors import LedgerError
 T = TypeVar("T")
 
 
+class Crash(Exception):
+    """Stands for the end of the process: the write it is raised at never returns."""
+
+
 class InlineLedger(SqlLedger):
     """A ledger whose work is done at once, in the caller's thread."""
 
@@ -28,9 +33,18 @@ class InlineLedger(SqlLedger):
         """While set, nothing can be read or written."""
         self.writes = 0
         """How many transactions were tried."""
-        self._fault: tuple[int, BaseException, bool] | None = None
+        self.has_crashed = False
+        """Whether the process is to be taken for dead: its writes do not return."""
+        self._fault: tuple[int, Exception, bool] | None = None
 
-    def fail_at(self, nth: int, error: BaseException, *, takes_effect: bool) -> None:
+    def revive(self) -> None:
+        """Have a new process write from now on: whatever waits for a dead one's write is gone."""
+        self.has_crashed = False
+        self._writes.clear()
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def fail_at(self, nth: int, error: Exception, *, takes_effect: bool) -> None:
         """Raise at the n-th write from now on, before its commit or after it."""
         self._fault = (self.writes + nth, error, takes_effect)
 
@@ -56,11 +70,7 @@ class InlineLedger(SqlLedger):
         _, error, takes_effect = fault
         if takes_effect:
             super()._together(writes)
-        if isinstance(error, LedgerError):
-            raise error
-        for write in writes:
-            write.done.set_exception(error)  # the process dies, and with it whoever waits
-        return [None] * len(writes)
+        raise error
 
     @override
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -68,5 +78,9 @@ class InlineLedger(SqlLedger):
             raise LedgerError("the ledger failed: disk full")
         try:
             return work()
+        except Crash:
+            self.has_crashed = True
+            never: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            return await never
         except SQLAlchemyError as error:
             raise LedgerError(f"the ledger failed: {error}") from error

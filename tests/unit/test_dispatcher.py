@@ -163,3 +163,59 @@ async def test_a_tenant_at_rest_is_forgotten() -> None:
 
     assert during == "<Dispatcher due=1 running=0 later=0>"
     assert kept == {}
+
+
+async def test_a_stop_begins_no_pass_for_who_was_woken_meanwhile() -> None:
+    """Stopping ends quietly, also while a tenant was woken during its pass or waits for a turn."""
+    passes = Passes(seconds=600)
+    async with dispatching(passes, limit=1) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(1)
+        dispatcher.wake(ACME)
+        dispatcher.wake(TenantId("other"))
+
+    assert passes.begun == [ACME]
+    assert passes.cancelled == [ACME]
+
+
+async def test_waking_before_the_start_is_kept() -> None:
+    """Who was woken before the dispatcher runs has its turn once it does, and only one."""
+    passes = Passes()
+    dispatcher = Dispatcher(reconcile=passes.reconcile, now=clock)
+    dispatcher.wake(ACME)
+    dispatcher.wake(ACME)
+    task = asyncio.create_task(dispatcher.run())
+
+    await dispatcher.drain()
+    task.cancel()
+
+    assert passes.ended == [ACME]
+    assert task.cancelling()
+
+
+async def test_a_stop_forgets_later_turns() -> None:
+    """No turn comes after the end."""
+    passes = Passes(seconds=0)
+    passes.due_after[ACME] = 30
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(1)
+
+    await asyncio.sleep(60)
+
+    assert passes.begun == [ACME]
+
+
+async def test_overtaking_twice_cancels_one_pass() -> None:
+    """Several newer intentions during one pass make one more pass, on the newest."""
+    passes = Passes(seconds=600)
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(1)
+        passes.seconds = 1
+        dispatcher.wake(ACME, overtake=True)
+        dispatcher.wake(ACME, overtake=True)
+        await dispatcher.drain()
+
+    assert passes.cancelled == [ACME]
+    assert passes.ended == [ACME]

@@ -14,40 +14,18 @@ from consumer.intake import Intake
 from consumer.messages import Delivery, decode_tenant_event
 from consumer.metrics import Metrics
 from consumer.model import Desired, State, TenantEvent, TenantId
-from tests.builders import MOMENT, TENANT_ID
+from tests.builders import (
+    MOMENT,
+    TENANT_ID,
+    make_bare_delivery,
+    make_delivery,
+    make_document,
+)
 from tests.fakes.broker import Entry, FakeBroker, Mode
 from tests.fakes.ledger import InlineLedger
 
 ACME, OTHER = TENANT_ID, TenantId("other")
 DECODE = partial(decode_tenant_event, defaults=SpecDefaults())
-
-
-def document(tenant_id: str = ACME, image: str = "nginx:alpine", **changes: object) -> bytes:
-    """Return the body of a tenant document."""
-    fields: dict[str, object] = {"tenant_id": tenant_id, "containers": [{"image": image}]}
-    return json.dumps(fields | changes).encode()
-
-
-def delivery(
-    tag: int, kind: str = "tenant.created", body: bytes | None = None, **changes: object
-) -> Delivery:
-    """Return a delivery whose event id is made of its tag."""
-    fields: dict[str, object] = {
-        "body": document() if body is None else body,
-        "tag": tag,
-        "session": 1,
-        "received_at": MOMENT,
-        "routing_key": kind,
-        "headers": {},
-        "properties": {},
-        "message_id": f"event-{tag}",
-    }
-    return Delivery(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
-
-
-def about(tag: int, kind: str, tenant_id: str = ACME, **changes: object) -> Delivery:
-    """Return a delivery that carries no document but the tenant's id."""
-    return delivery(tag, kind, json.dumps({"tenant_id": tenant_id} | changes).encode())
 
 
 class Bench:
@@ -112,38 +90,46 @@ def acks(bench: Bench) -> list[str]:
     return [entry.of for entry in bench.broker.journal if entry.what == "ack"]
 
 
-FIRST = delivery(1, message_id=None, body=document(generation=5))
+FIRST = make_delivery(1, message_id=None, body=make_document(generation=5))
 
 
 @pytest.mark.parametrize(
     ("second", "kind", "outcome"),
     [
-        pytest.param(delivery(2), "tenant.created", "recorded", id="recorded"),
-        pytest.param(about(2, "tenant.deleted"), "tenant.deleted", "recorded", id="deleted"),
+        pytest.param(make_delivery(2), "tenant.created", "recorded", id="recorded"),
         pytest.param(
-            delivery(2, "tenant.updated", document(generation=5)),
+            make_bare_delivery(2, "tenant.deleted"), "tenant.deleted", "recorded", id="deleted"
+        ),
+        pytest.param(
+            make_delivery(2, "tenant.updated", make_document(generation=5)),
             "tenant.updated",
             "stale",
             id="not newer",
         ),
         pytest.param(
-            delivery(2, message_id=None), "tenant.created", "duplicate", id="wants the same"
+            make_delivery(2, message_id=None), "tenant.created", "duplicate", id="wants the same"
         ),
-        pytest.param(delivery(2, body=b"\xff"), "tenant.created", "dead_lettered", id="no text"),
-        pytest.param(delivery(2, body=b"[]"), "tenant.created", "dead_lettered", id="no object"),
         pytest.param(
-            delivery(2, body=document(containers=[])),
+            make_delivery(2, body=b"\xff"), "tenant.created", "dead_lettered", id="no text"
+        ),
+        pytest.param(
+            make_delivery(2, body=b"[]"), "tenant.created", "dead_lettered", id="no object"
+        ),
+        pytest.param(
+            make_delivery(2, body=make_document(containers=[])),
             "tenant.created",
             "dead_lettered",
             id="breaks a rule",
         ),
         pytest.param(
-            delivery(2, body=document(provider_type="vmware")),
+            make_delivery(2, body=make_document(provider_type="vmware")),
             "tenant.created",
             "dead_lettered",
             id="no such provider",
         ),
-        pytest.param(delivery(2, "tenant.sold"), "unknown", "dead_lettered", id="no such type"),
+        pytest.param(
+            make_delivery(2, "tenant.sold"), "unknown", "dead_lettered", id="no such type"
+        ),
     ],
 )
 async def test_every_delivery_is_settled_and_counted(
@@ -163,7 +149,7 @@ COUNTED_TWICE = ("tenant.created", "recorded")
 
 async def test_a_redelivery_is_a_duplicate(bench: Bench) -> None:
     """What comes a second time under its id is acknowledged, counted, and wakes nobody."""
-    await bench.take(delivery(1), delivery(2, message_id="event-1", redelivered=True))
+    await bench.take(make_delivery(1), make_delivery(2, message_id="event-1", redelivered=True))
 
     assert acks(bench) == ["1", "2"]
     assert bench.wakes == [(ACME, True)]
@@ -172,7 +158,7 @@ async def test_a_redelivery_is_a_duplicate(bench: Bench) -> None:
 
 async def test_what_is_acknowledged_is_in_the_ledger(bench: Bench) -> None:
     """The intention is committed, and who relays is told so, before the delivery is settled."""
-    await bench.take(delivery(1))
+    await bench.take(make_delivery(1))
 
     tenant = await bench.ledger.read(ACME)
     assert tenant is not None
@@ -184,7 +170,11 @@ async def test_what_is_acknowledged_is_in_the_ledger(bench: Bench) -> None:
 async def test_without_the_ledger_nothing_is_settled(bench: Bench) -> None:
     """While the ledger is down a batch is kept, neither acknowledged nor dropped, and tried on."""
     bench.ledger.is_down = True
-    bench.broker.deliver(delivery(1), delivery(2, body=b"bad"), delivery(3, body=document("other")))
+    bench.broker.deliver(
+        make_delivery(1),
+        make_delivery(2, body=b"bad"),
+        make_delivery(3, body=make_document("other")),
+    )
     task = asyncio.create_task(bench.intake().run())
 
     await asyncio.sleep(3600)
@@ -203,7 +193,7 @@ async def test_without_the_ledger_nothing_is_settled(bench: Bench) -> None:
 async def test_a_crash_after_the_commit_is_healed_by_the_redelivery(bench: Bench) -> None:
     """What was committed and not acknowledged comes again and changes nothing."""
     bench.broker.mode = Mode.HANG
-    bench.broker.deliver(delivery(1), delivery(2, body=b"bad"))
+    bench.broker.deliver(make_delivery(1), make_delivery(2, body=b"bad"))
     dying = asyncio.create_task(bench.intake().run())
     await _until(lambda: bench.broker.tries > 0)
     dying.cancel()
@@ -212,7 +202,7 @@ async def test_a_crash_after_the_commit_is_healed_by_the_redelivery(bench: Bench
     unsettled = bench.broker.unsettled
 
     bench.broker.mode = Mode.CONFIRM
-    await bench.take(delivery(1, session=2), delivery(2, body=b"bad", session=2))
+    await bench.take(make_delivery(1, session=2), make_delivery(2, body=b"bad", session=2))
 
     tenant = await bench.ledger.read(ACME)
     assert unsettled == [1, 2]
@@ -231,7 +221,7 @@ async def _until(holds: Callable[[], bool]) -> None:
 async def test_a_dead_letter_is_confirmed_before_the_ack(bench: Bench, mode: Mode) -> None:
     """Until the broker confirms a dead letter, its delivery and those after it stay unsettled."""
     bench.broker.mode = mode
-    bench.broker.deliver(delivery(1, body=b"bad"), delivery(2))
+    bench.broker.deliver(make_delivery(1, body=b"bad"), make_delivery(2))
     task = asyncio.create_task(bench.intake().run())
 
     await asyncio.sleep(600)
@@ -250,7 +240,9 @@ async def test_a_dead_letter_is_confirmed_before_the_ack(bench: Bench, mode: Mod
 
 async def test_a_dead_letter_keeps_its_delivery_and_says_why(bench: Bench) -> None:
     """Body and properties go on unchanged; headers tell the reason and every fault."""
-    bad = delivery(1, body=document(containers=[], colour="red"), properties={"priority": 3})
+    bad = make_delivery(
+        1, body=make_document(containers=[], colour="red"), properties={"priority": 3}
+    )
 
     await bench.take(bad)
 
@@ -264,14 +256,14 @@ async def test_a_dead_letter_keeps_its_delivery_and_says_why(bench: Bench) -> No
 
 async def test_a_refused_document_is_told_to_its_tenant(bench: Bench) -> None:
     """The tenant hears `failed` once, with the event's id and tracing, and nobody is woken."""
-    bad = delivery(
+    bad = make_delivery(
         1,
-        body=document(containers=[]),
+        body=make_document(containers=[]),
         correlation_id="c",
         headers={"traceparent": "00-t"},
     )
 
-    await bench.take(bad, delivery(2, body=bad.body, message_id="event-1"))
+    await bench.take(bad, make_delivery(2, body=bad.body, message_id="event-1"))
 
     (entry,) = await bench.ledger.unsent(limit=10)
     told = json.loads(entry.body)
@@ -287,7 +279,7 @@ async def test_a_refused_document_is_told_to_its_tenant(bench: Bench) -> None:
 
 async def test_a_refused_document_without_an_id_is_told(bench: Bench) -> None:
     """An event without an id is refused like any other."""
-    await bench.take(delivery(1, body=document(containers=[]), message_id=None))
+    await bench.take(make_delivery(1, body=make_document(containers=[]), message_id=None))
 
     (entry,) = await bench.ledger.unsent(limit=10)
     assert json.loads(entry.body)["event_id"] is None
@@ -295,7 +287,7 @@ async def test_a_refused_document_without_an_id_is_told(bench: Bench) -> None:
 
 async def test_what_names_no_tenant_is_told_to_nobody(bench: Bench) -> None:
     """Without a tenant there is a dead letter and nothing in the ledger."""
-    await bench.take(delivery(1, body=b"{}"))
+    await bench.take(make_delivery(1, body=b"{}"))
 
     assert len(bench.broker.dead_letters) == 1
     assert await bench.ledger.unsent(limit=10) == []
@@ -315,7 +307,7 @@ async def test_a_delivery_that_breaks_the_decoder_is_dead_lettered(
             raise error
         return DECODE(one)
 
-    bench.broker.deliver(delivery(1), delivery(2, body=document("other")))
+    bench.broker.deliver(make_delivery(1), make_delivery(2, body=make_document("other")))
     bench.broker.stop_taking()
     await bench.intake(decode).run()
 
@@ -329,18 +321,28 @@ async def test_a_delivery_that_breaks_the_decoder_is_dead_lettered(
 @pytest.mark.parametrize(
     ("first", "second", "overtakes"),
     [
-        pytest.param(delivery(1), delivery(2), False, id="created again, the same"),
+        pytest.param(make_delivery(1), make_delivery(2), False, id="created again, the same"),
         pytest.param(
-            delivery(1),
-            delivery(2, "tenant.updated", document(image="nginx:2")),
+            make_delivery(1),
+            make_delivery(2, "tenant.updated", make_document(image="nginx:2")),
             True,
             id="another image",
         ),
-        pytest.param(delivery(1), about(2, "tenant.deleted"), True, id="deleted"),
-        pytest.param(delivery(1), about(2, "tenant.suspended"), True, id="suspended"),
-        pytest.param(delivery(1), about(2, "tenant.resumed"), False, id="resumed while running"),
+        pytest.param(make_delivery(1), make_bare_delivery(2, "tenant.deleted"), True, id="deleted"),
         pytest.param(
-            about(1, "tenant.deleted"), about(2, "tenant.deleted"), False, id="deleted twice"
+            make_delivery(1), make_bare_delivery(2, "tenant.suspended"), True, id="suspended"
+        ),
+        pytest.param(
+            make_delivery(1),
+            make_bare_delivery(2, "tenant.resumed"),
+            False,
+            id="resumed while running",
+        ),
+        pytest.param(
+            make_bare_delivery(1, "tenant.deleted"),
+            make_bare_delivery(2, "tenant.deleted"),
+            False,
+            id="deleted twice",
         ),
     ],
 )
@@ -355,7 +357,9 @@ async def test_a_wake_overtakes_only_when_the_intention_changes(
 
 async def test_batches_are_bounded_and_acknowledged_one_by_one(bench: Bench) -> None:
     """What has arrived is taken in batches no larger than the limit, in order."""
-    bench.broker.deliver(*(delivery(tag, body=document(f"t{tag}")) for tag in range(1, 6)))
+    bench.broker.deliver(
+        *(make_delivery(tag, body=make_document(f"t{tag}")) for tag in range(1, 6))
+    )
     bench.broker.stop_taking()
 
     await bench.intake(batch_size=2).run()

@@ -1,0 +1,163 @@
+"""The consumer's spine as `app` joins it, in virtual time, on fakes that outlive it.
+
+A `World` is what a crash leaves: ledger, engine, broker. Each `live` is one process on it, from the
+start until nothing is left to be done or until it dies of a crash; nothing in memory outlives it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from consumer.dispatcher import Dispatcher
+from consumer.document import SpecDefaults
+from consumer.intake import Intake
+from consumer.messages import Delivery, decode_tenant_event
+from consumer.metrics import Metrics
+from consumer.model import Container, ContainerStatus, Desired, Role, State, Tenant, TenantId
+from consumer.outbox import Outbox
+from consumer.reconciler import Backoff, Reconciler
+from consumer.watcher import Watcher
+from tests.builders import MOMENT, TENANT_ID
+from tests.fakes.broker import FakeBroker
+from tests.fakes.engine import FakeEngine
+from tests.fakes.ledger import InlineLedger
+
+_STEP_SECONDS = 0.5
+_MOST_STEPS = 1200
+_STATES = {
+    Desired.RUNNING: State.RUNNING,
+    Desired.STOPPED: State.STOPPED,
+    Desired.DELETED: State.STOPPED,
+}
+
+
+def loop_now() -> datetime:
+    """Return the loop's (virtual) time as a date."""
+    return MOMENT + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def new_world(path: Path) -> AsyncIterator["World"]:
+    """Hold a world with a new ledger for the length of the block."""
+    ledger = await InlineLedger.open(f"sqlite:///{path}", now=loop_now)
+    try:
+        yield World(ledger)
+    finally:
+        await ledger.close()
+
+
+class World:
+    """What outlives the process."""
+
+    def __init__(self, ledger: InlineLedger) -> None:
+        self.ledger = ledger
+        self.engine = FakeEngine(now=loop_now)
+        self.broker = FakeBroker()
+        self.metrics = Metrics(version="test")
+
+    async def live(self, *deliveries: Delivery) -> bool:
+        """Take these in and live until all is quiet; return False when the process died of it."""
+        self.engine.revive()
+        self.ledger.revive()
+        self.broker.reconnect()
+        self.broker.deliver(*deliveries)
+        dispatcher, parts = self._spine()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+            has_lived = await self._be_quiet(dispatcher)
+            for task in tasks:
+                task.cancel()
+        return has_lived
+
+    def _spine(self) -> tuple[Dispatcher, list[Coroutine[object, object, None]]]:
+        ledger, engine, broker, metrics = self.ledger, self.engine, self.broker, self.metrics
+        outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=loop_now)
+        reconciler = Reconciler(
+            ledger=ledger,
+            engine=engine,
+            metrics=metrics,
+            now=loop_now,
+            on_commit=outbox.wake,
+            backoff=Backoff(jitter=lambda: 0.5),
+        )
+        dispatcher = Dispatcher(reconcile=reconciler.reconcile, now=loop_now)
+        intake = Intake(
+            deliveries=broker,
+            publisher=broker,
+            ledger=ledger,
+            decode=partial(decode_tenant_event, defaults=SpecDefaults()),
+            wake=dispatcher.wake,
+            on_commit=outbox.wake,
+            metrics=metrics,
+        )
+        watcher = Watcher(
+            engine=engine,
+            ledger=ledger,
+            wake=dispatcher.wake,
+            metrics=metrics,
+            now=loop_now,
+            on_facts=lambda _: None,
+        )
+        return dispatcher, [intake.run(), dispatcher.run(), outbox.run(), watcher.run()]
+
+    async def _be_quiet(self, dispatcher: Dispatcher) -> bool:
+        for _ in range(_MOST_STEPS):
+            await asyncio.sleep(_STEP_SECONDS)
+            if self.engine.has_crashed or self.ledger.has_crashed:
+                return False
+            if not dispatcher._slots and await self._is_quiet():
+                return True
+        raise AssertionError(f"no rest: {dispatcher!r}, {await self.ledger.list_for_resync()}")
+
+    async def _is_quiet(self) -> bool:
+        depth, _ = await self.ledger.outbox_depth()
+        tenants = await self.ledger.list_for_resync()
+        is_settled = all(tenant.is_answered and tenant.setback is None for tenant in tenants)
+        return is_settled and depth == 0 and not self.broker.has_deliveries
+
+    # --- what a test looks at
+
+    async def tenant(self, tenant_id: TenantId = TENANT_ID) -> Tenant:
+        """Return what the ledger knows of the tenant, which has to be there."""
+        tenant = await self.ledger.read(tenant_id)
+        assert tenant is not None
+        return tenant
+
+    def told(self, tenant_id: TenantId = TENANT_ID) -> list[dict[str, object]]:
+        """Return the tenant's status events as they first arrived at the broker, in that order."""
+        arrived = {
+            entry.sequence: entry.body
+            for entry in self.broker.arrived
+            if entry.tenant_id == tenant_id
+        }
+        return [json.loads(body) for body in arrived.values()]
+
+    async def check(self, tenant_id: TenantId = TENANT_ID) -> None:
+        """Assert that the newest intention holds, whole and alone, and that all of it was told."""
+        tenant = await self.tenant(tenant_id)
+        _check_containers(tenant, self.engine.containers(tenant_id))
+        assert self.engine.most_alive <= 1
+        told = self.told(tenant_id)
+        sequences = [status["sequence"] for status in told]
+        assert sequences == list(range(tenant.sequence - len(told) + 1, tenant.sequence + 1))
+        assert tenant.status is not None
+        assert tenant.status.state is _STATES[tenant.desired]
+        assert tenant.event_id in [status["event_id"] for status in told]
+
+
+def _check_containers(tenant: Tenant, containers: tuple[Container, ...]) -> None:
+    statuses = {
+        Desired.RUNNING: ContainerStatus.RUNNING,
+        Desired.STOPPED: ContainerStatus.EXITED,
+    }
+    if tenant.desired is Desired.DELETED:
+        assert containers == ()
+        return
+    (container,) = containers
+    assert container.status is statuses[tenant.desired]
+    assert container.role is Role.CURRENT
+    assert container.fingerprint == tenant.fingerprint
