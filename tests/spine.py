@@ -7,10 +7,8 @@ start until nothing is left to be done or until it dies of a crash; nothing in m
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from consumer.dispatcher import Dispatcher
 from consumer.document import SpecDefaults
@@ -40,16 +38,6 @@ def loop_now() -> datetime:
     return MOMENT + timedelta(seconds=asyncio.get_running_loop().time())
 
 
-@asynccontextmanager
-async def new_world(path: Path) -> AsyncIterator["World"]:
-    """Hold a world with a new ledger for the length of the block."""
-    ledger = await InlineLedger.open(f"sqlite:///{path}", now=loop_now)
-    try:
-        yield World(ledger)
-    finally:
-        await ledger.close()
-
-
 class World:
     """What outlives the process."""
 
@@ -61,8 +49,6 @@ class World:
 
     async def live(self, *deliveries: Delivery) -> bool:
         """Take these in and live until all is quiet; return False when the process died of it."""
-        self.engine.revive()
-        self.ledger.revive()
         self.broker.reconnect()
         self.broker.deliver(*deliveries)
         dispatcher, parts = self._spine()
@@ -71,6 +57,9 @@ class World:
             has_lived = await self._be_quiet(dispatcher)
             for task in tasks:
                 task.cancel()
+        if not has_lived:
+            self.engine.revive()
+            self.ledger.revive()
         return has_lived
 
     def _spine(self) -> tuple[Dispatcher, list[Coroutine[object, object, None]]]:
@@ -119,6 +108,16 @@ class World:
         is_settled = all(tenant.is_answered and tenant.setback is None for tenant in tenants)
         return is_settled and depth == 0 and not self.broker.has_deliveries
 
+    async def relived(self) -> AsyncIterator["World"]:
+        """Return to this moment again and again, each time as a world that goes on from it."""
+        saved, engine, arrived = self.ledger.saved(), self.engine, self.broker.arrived
+        while True:
+            self.ledger.revive()
+            self.ledger.restore(saved)
+            self.engine, self.broker = engine.saved(), FakeBroker()
+            self.broker.arrived = list(arrived)
+            yield self
+
     # --- what a test looks at
 
     async def tenant(self, tenant_id: TenantId = TENANT_ID) -> Tenant:
@@ -136,7 +135,12 @@ class World:
         }
         return [json.loads(body) for body in arrived.values()]
 
-    async def check(self, tenant_id: TenantId = TENANT_ID) -> None:
+    @property
+    def has_been_cut(self) -> bool:
+        """Whether what was arranged to go wrong has gone wrong."""
+        return self.engine.has_interrupted and self.ledger.has_failed
+
+    async def check(self, event_id: str | None, tenant_id: TenantId = TENANT_ID) -> None:
         """Assert that the newest intention holds, whole and alone, and that all of it was told."""
         tenant = await self.tenant(tenant_id)
         _check_containers(tenant, self.engine.containers(tenant_id))
@@ -146,7 +150,7 @@ class World:
         assert sequences == list(range(tenant.sequence - len(told) + 1, tenant.sequence + 1))
         assert tenant.status is not None
         assert tenant.status.state is _STATES[tenant.desired]
-        assert tenant.event_id in [status["event_id"] for status in told]
+        assert event_id in [status["event_id"] for status in told]
 
 
 def _check_containers(tenant: Tenant, containers: tuple[Container, ...]) -> None:

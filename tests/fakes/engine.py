@@ -150,6 +150,16 @@ class FakeEngine:
     def revive(self) -> None:
         """Have a new process call from now on."""
         self.has_crashed = False
+        self._fault = None
+
+    def saved(self) -> "FakeEngine":
+        """Return another engine with the same containers and images."""
+        other = FakeEngine(now=self._now)
+        other._containers = dict(self._containers)
+        other._specs = dict(self._specs)
+        other._images = set(self._images)
+        other._made = self._made
+        return other
 
     def lose_events(self, error: EngineUnavailable | None = None) -> None:
         """End every stream of events, by the error or quietly."""

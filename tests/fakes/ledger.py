@@ -6,11 +6,13 @@ to the same contract suite. It may be down, or fail at a chosen write, before or
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
@@ -29,6 +31,8 @@ class InlineLedger(SqlLedger):
 
     def __init__(self, engine: Engine, lock: int | None, *, now: Callable[[], datetime]) -> None:
         super().__init__(engine, lock, now=now)
+        # No waiting for the disk: a test ends no machine.
+        event.listen(engine, "connect", lambda made, _: made.execute("PRAGMA synchronous = OFF"))
         self.is_down = False
         """While set, nothing can be read or written."""
         self.writes = 0
@@ -40,6 +44,7 @@ class InlineLedger(SqlLedger):
     def revive(self) -> None:
         """Have a new process write from now on: whatever waits for a dead one's write is gone."""
         self.has_crashed = False
+        self._fault = None
         self._writes.clear()
         if self._writer is not None:
             self._writer.cancel()
@@ -47,6 +52,18 @@ class InlineLedger(SqlLedger):
     def fail_at(self, nth: int, error: Exception, *, takes_effect: bool) -> None:
         """Raise at the n-th write from now on, before its commit or after it."""
         self._fault = (self.writes + nth, error, takes_effect)
+
+    def saved(self) -> sqlite3.Connection:
+        """Return a copy of all that is in it."""
+        copy = sqlite3.connect(":memory:")
+        with closing(self._engine.raw_connection()) as connection:
+            connection.driver_connection.backup(copy)  # type: ignore[union-attr]  # SQLite's own
+        return copy
+
+    def restore(self, copy: sqlite3.Connection) -> None:
+        """Have in it what was in it when the copy was made."""
+        with closing(self._engine.raw_connection()) as connection:
+            copy.backup(connection.driver_connection)  # type: ignore[arg-type]  # SQLite's own
 
     @property
     def has_failed(self) -> bool:
