@@ -31,6 +31,8 @@ class _Slot:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     is_queued: bool = False
+    has_begun: bool = False
+    """Whether the pass has looked at anything; until then it will see all that is new."""
     is_woken: bool = False
     is_overtaken: bool = False
     failures: int = 0
@@ -70,16 +72,21 @@ class Dispatcher:
         slot = self._slots.setdefault(tenant_id, _Slot())
         self._cancel_timer(slot)
         if slot.task is not None:
-            slot.is_woken = True
-            if overtake and not slot.is_overtaken:
-                slot.is_overtaken = True
-                slot.task.cancel()
+            if slot.has_begun:
+                self._wake_again(slot, slot.task, overtake=overtake)
             return
         if not slot.is_queued:
             slot.is_queued = True
             self._queue.append(tenant_id)
             self._is_idle.clear()
         self._fill()
+
+    @staticmethod
+    def _wake_again(slot: _Slot, task: asyncio.Task[None], *, overtake: bool) -> None:
+        slot.is_woken = True
+        if overtake and not slot.is_overtaken:
+            slot.is_overtaken = True
+            task.cancel()
 
     async def run(self) -> None:
         """Run passes until cancelled; cancelling drops the passes that run."""
@@ -111,6 +118,7 @@ class Dispatcher:
 
     async def _take_turn(self, tenant_id: TenantId, slot: _Slot) -> None:
         due_at: datetime | None = None
+        slot.has_begun = True
         try:
             due_at = await self._pass(tenant_id, slot)
         except asyncio.CancelledError:
@@ -137,6 +145,7 @@ class Dispatcher:
 
     def _end_turn(self, tenant_id: TenantId, slot: _Slot, due_at: datetime | None) -> None:
         slot.task = None
+        slot.has_begun = False
         slot.is_overtaken = False
         self._running -= 1
         if slot.is_woken:

@@ -219,3 +219,19 @@ async def test_overtaking_twice_cancels_one_pass() -> None:
 
     assert passes.cancelled == [ACME]
     assert passes.ended == [ACME]
+
+
+async def test_overtaking_a_pass_that_has_not_begun_loses_no_turn() -> None:
+    """Two intentions in one breath make one pass, which sees both, and the tenant goes on."""
+    passes = Passes()
+    async with dispatching(passes) as dispatcher:
+        await asyncio.sleep(1)
+        dispatcher.wake(ACME)
+        dispatcher.wake(ACME, overtake=True)
+        await asyncio.sleep(10)
+        ended_first = list(passes.ended)
+        dispatcher.wake(ACME)
+        await dispatcher.drain()
+
+    assert ended_first == [ACME]
+    assert passes.ended == [ACME, ACME]
