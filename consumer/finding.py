@@ -63,22 +63,10 @@ def assess(tenant: Tenant, containers: Sequence[Container], now: datetime, rules
         return _assess_unwanted(tenant, container)
     if container is None:
         return _assess_absent(tenant)
-    if len(containers) > 1 and _is_on_trial(tenant, container, now, rules):
-        look_at = after_start(container.started_at, now, rules.settle_seconds)
-        return Finding(state=None, container=container, look_at=look_at)
-    return _assess_wanted(tenant, container, now, rules)
-
-
-def _is_on_trial(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> bool:
-    """Whether a replacement has yet to stay up before the one it replaces is removed."""
-    is_young = up_seconds(container, now) < rules.settle_seconds
-    return is_young and container.status is ContainerStatus.RUNNING and is_wanted(tenant, container)
-
-
-def _assess_wanted(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
     match container.status:
         case ContainerStatus.RUNNING:
-            return _assess_running(tenant, container, now, rules)
+            has_to_last = _is_restart(tenant, container) or _is_replacing(tenant, containers)
+            return _assess_running(tenant, container, now, rules, has_to_last=has_to_last)
         case ContainerStatus.RESTARTING:
             return _assess_restarting(tenant, container, now, rules)
         case ContainerStatus.EXITED:
@@ -114,7 +102,9 @@ def _assess_absent(tenant: Tenant) -> Finding:
     return _found(State.FAILED, Reason.MISSING, message, None)
 
 
-def _assess_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
+def _assess_running(
+    tenant: Tenant, container: Container, now: datetime, rules: Rules, *, has_to_last: bool
+) -> Finding:
     if container.health is Health.UNHEALTHY:
         message = "the health check of the container fails"
         return _found(State.FAILED, Reason.UNHEALTHY, message, container)
@@ -123,7 +113,7 @@ def _assess_running(tenant: Tenant, container: Container, now: datetime, rules: 
     if is_crash_looping(tenant, container, now, rules):
         look_at = after_start(container.started_at, now, rules.stable_seconds)
         return _crash_loop(container, look_at)
-    if _is_restart(tenant, container) and up_seconds(container, now) < rules.settle_seconds:
+    if has_to_last and up_seconds(container, now) < rules.settle_seconds:
         look_at = after_start(container.started_at, now, rules.settle_seconds)
         return Finding(state=None, container=container, look_at=look_at)
     if not is_wanted(tenant, container) and tenant.setback is not None:
@@ -265,6 +255,11 @@ def _is_restart(tenant: Tenant, container: Container) -> bool:
         and told.container_id == container.container_id
         and told.started_at != container.started_at
     )
+
+
+def _is_replacing(tenant: Tenant, containers: Sequence[Container]) -> bool:
+    """Whether there still is another to go back to, should this one not last."""
+    return len(containers) > 1 and not all(is_wanted(tenant, seen) for seen in containers)
 
 
 def up_seconds(container: Container, now: datetime) -> float:

@@ -39,14 +39,16 @@ from consumer.model import (
     Sighting,
     State,
     Tenant,
+    TenantSpec,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make a container of the recorded spec, without starting it."""
+    """Make a container of the spec, without starting it."""
 
     role: Role
+    spec: TenantSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Adjust:
     """Change limits and restart policy in place."""
 
     container: Container
+    spec: TenantSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +159,9 @@ def _towards_running(
         return _hand_over(tenant, matching[0], others[0], now, rules)
     if matching:
         return _keep_running(tenant, matching[0], now, rules)
-    held_back = is_held_back(tenant, now) or tenant.spec is None
-    if others and held_back:
-        return _keep_running(tenant, others[0], now, rules)
-    if held_back:
-        return Nothing()
-    return Create(Role.SUCCESSOR if others else Role.CURRENT)
+    if tenant.spec is None or is_held_back(tenant, now):
+        return _keep_running(tenant, others[0], now, rules) if others else Nothing()
+    return Create(Role.SUCCESSOR if others else Role.CURRENT, tenant.spec)
 
 
 def _hand_over(
@@ -231,7 +231,7 @@ def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
         container.resources not in (None, spec.resources)
         or container.restart_policy != spec.restart_policy
     )
-    return Adjust(container) if differs else Nothing()
+    return Adjust(container, spec) if differs else Nothing()
 
 
 def _was_told_running(tenant: Tenant, container: Container) -> bool:

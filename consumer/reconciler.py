@@ -30,6 +30,7 @@ from consumer.model import (
     Status,
     Tenant,
     TenantId,
+    TenantSpec,
 )
 from consumer.plan import (
     Adjust,
@@ -140,7 +141,7 @@ class Reconciler:
     async def _tell_what_was_found(self, one_pass: "_Pass") -> None:
         """Tell of a change that no tenant event asked for, before anything is done about it."""
         tenant = one_pass.tenant
-        if not tenant.is_answered or tenant.setback is not None:
+        if not tenant.is_answered or one_pass.committed.setback is not None:
             return
         finding = assess(tenant, one_pass.containers, self._now(), self._rules)
         if finding.state is not State.RUNNING:
@@ -179,8 +180,8 @@ class Reconciler:
     async def _carry_out(self, one_pass: "_Pass", action: _Deed) -> None:
         engine, spec = self._engine, one_pass.tenant.spec
         match action:
-            case Create(role):
-                await self._create(one_pass, role)
+            case Create(role, wanted):
+                await self._create(one_pass, role, wanted)
             case Start(container):
                 with self._phase("start"):
                     started = await engine.start(container)
@@ -194,20 +195,17 @@ class Reconciler:
                 one_pass.exchange(container, None)
             case Rename(container, role):
                 one_pass.exchange(container, await engine.rename(container, role))
-            case Adjust(container):
-                if spec is not None:
-                    one_pass.exchange(container, await engine.adjust(container, spec))
+            case Adjust(container, wanted):
+                one_pass.exchange(container, await engine.adjust(container, wanted))
             case _:
                 assert_never(action)
 
-    async def _create(self, one_pass: "_Pass", role: Role) -> None:
+    async def _create(self, one_pass: "_Pass", role: Role, spec: TenantSpec) -> None:
         tenant = one_pass.tenant
-        if tenant.spec is None:
-            return
-        await self._engine.prepare(tenant.tenant_id, tenant.spec)
+        await self._engine.prepare(tenant.tenant_id, spec)
         with self._phase("create"):
             created = await self._engine.create(
-                tenant.tenant_id, tenant.spec, generation=tenant.generation, role=role
+                tenant.tenant_id, spec, generation=tenant.generation, role=role
             )
         one_pass.containers = (*one_pass.containers, created)
 
@@ -273,12 +271,12 @@ class Reconciler:
         )
         for status in told:
             after = replace(after, status=status, answered_revision=tenant.revision)
-            self._count(status)
+            self._count(status, tenant.setback)
         one_pass.tenant = one_pass.committed = after
         if told:
             self._on_commit()
 
-    def _count(self, status: Status) -> None:
+    def _count(self, status: Status, setback: Setback | None) -> None:
         _log.info(
             "status",
             tenant_id=status.tenant_id,
@@ -289,6 +287,8 @@ class Reconciler:
         )
         if status.state is State.FAILED:
             self._metrics.tenant_failures.labels(reason=status.reason.value).inc()
+        if status.reason is Reason.ROLLED_BACK and setback is not None:
+            self._metrics.tenant_failures.labels(reason=setback.reason.value).inc()
         if status.state is State.RUNNING and status.startup_seconds is not None:
             self._metrics.startup_seconds.observe(status.startup_seconds)
 

@@ -122,7 +122,7 @@ def _is_news(tenant: Tenant, finding: Finding, reason: Reason) -> bool:
             reason is not Reason.ROLLED_BACK or last.reason is not Reason.ROLLED_BACK
         )
     if last.reason is not reason:
-        return reason is not Reason.UNCHANGED
+        return True
     attempt = tenant.setback.attempt if tenant.setback is not None else last.attempt
     if attempt != last.attempt:
         return reason is not Reason.ENGINE_UNAVAILABLE

@@ -14,6 +14,7 @@ from consumer.model import (
     Health,
     Reason,
     RestartPolicy,
+    Role,
     Setback,
     State,
     Tenant,
@@ -224,6 +225,27 @@ LOOPING = replace(
             id="suspended without a container",
         ),
         pytest.param(
+            LOOPING,
+            seen(STATUS.EXITED, exit_code=1, restart_count=5),
+            State.FAILED,
+            Reason.CRASH_LOOP,
+            id="stopped in a crash loop",
+        ),
+        pytest.param(
+            replace(WANTED, setback=SETBACK),
+            seen(STATUS.EXITED, exit_code=1),
+            State.FAILED,
+            Reason.PORT_CONFLICT,
+            id="exited, held back",
+        ),
+        pytest.param(
+            WANTED,
+            seen(STATUS.RESTARTING, started_at=None, exit_code=3, restart_count=1),
+            State.FAILED,
+            Reason.EXITED,
+            id="restarting, its start not known",
+        ),
+        pytest.param(
             replace(WANTED, desired=Desired.STOPPED),
             seen(),
             None,
@@ -249,6 +271,19 @@ def test_assess(
     finding = assess(tenant, [container] if container else [], NOW, RULES)
 
     assert (finding.state, finding.reason) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("started_at", "state"), [(JUST_NOW, None), (LONG_AGO, State.RUNNING)], ids=["young", "lasted"]
+)
+def test_a_replacement_counts_once_it_has_lasted(started_at: datetime, state: State | None) -> None:
+    """While there is another to go back to, a young run is not yet called running."""
+    former = seen(STATUS.EXITED, role=Role.PREDECESSOR, fingerprint="former", exit_code=0)
+
+    finding = assess(WANTED, [former, seen(started_at=started_at)], NOW, RULES)
+
+    assert finding.state is state
+    assert (finding.look_at is None) is (state is not None)
 
 
 def test_a_run_that_began_by_a_restart_counts_once() -> None:

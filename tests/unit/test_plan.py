@@ -40,7 +40,7 @@ from consumer.plan import (
     deserves_look,
 )
 from consumer.status import report
-from tests.builders import make_container, make_spec, make_tenant
+from tests.builders import make_container, make_spec, make_status, make_tenant
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -113,11 +113,11 @@ NO = RestartPolicy("no")
 @pytest.mark.parametrize(
     ("wanted", "seen", "action"),
     [
-        pytest.param(tenant(), [], Create(Role.CURRENT), id="nothing there"),
+        pytest.param(tenant(), [], Create(Role.CURRENT, SPEC), id="nothing there"),
         pytest.param(tenant(setback=HELD_BACK), [], Nothing(), id="held back"),
         pytest.param(tenant(setback=FOR_GOOD), [], Nothing(), id="failed for good"),
-        pytest.param(tenant(setback=DUE), [], Create(Role.CURRENT), id="retry is due"),
-        pytest.param(tenant(setback=UNASKED), [], Create(Role.CURRENT), id="engine is back"),
+        pytest.param(tenant(setback=DUE), [], Create(Role.CURRENT, SPEC), id="retry is due"),
+        pytest.param(tenant(setback=UNASKED), [], Create(Role.CURRENT, SPEC), id="engine is back"),
         pytest.param(tenant(spec=None, fingerprint=None), [], Nothing(), id="no document known"),
         pytest.param(tenant(), [CREATED], Start(CREATED), id="created, not started"),
         pytest.param(
@@ -181,19 +181,19 @@ NO = RestartPolicy("no")
         pytest.param(
             tenant(),
             [m := container(resources=Resources(cpu=500, memory=512))],
-            Adjust(m),
+            Adjust(m, SPEC),
             id="other limits: changed in place",
         ),
         pytest.param(
             tenant(),
             [a := container(restart_policy=NO)],
-            Adjust(a),
+            Adjust(a, SPEC),
             id="other restart policy: changed in place",
         ),
         pytest.param(
             tenant(), [n := container(role=Role.SUCCESSOR)], Rename(n, Role.CURRENT), id="name"
         ),
-        pytest.param(tenant(), [old()], Create(Role.SUCCESSOR), id="other spec"),
+        pytest.param(tenant(), [old()], Create(Role.SUCCESSOR, SPEC), id="other spec"),
         pytest.param(tenant(setback=HELD_BACK), [old()], Nothing(), id="other spec, held back"),
         pytest.param(
             tenant(),
@@ -219,6 +219,12 @@ NO = RestartPolicy("no")
             [s := old(ContainerStatus.EXITED, role=Role.PREDECESSOR), RUNNING],
             Remove(s),
             id="successor runs",
+        ),
+        pytest.param(
+            tenant(),
+            [s, dead := container(ContainerStatus.DEAD)],
+            Remove(dead),
+            id="successor dead: made anew",
         ),
         pytest.param(
             tenant(),
@@ -310,11 +316,10 @@ class ModelEngine:
     def _alive(self) -> int:
         return sum(1 for seen in self.containers if seen.status in ALIVE)
 
-    def carry_out(self, wanted: Tenant, action: Action, now: datetime) -> None:
+    def carry_out(self, action: Action, now: datetime) -> None:
         match action:
-            case Create(role):
+            case Create(role, _):
                 self._made += 1
-                assert wanted.spec is not None
                 made = container(
                     ContainerStatus.CREATED,
                     container_id=ContainerId(f"made-{self._made}"),
@@ -329,9 +334,9 @@ class ModelEngine:
             case Rename(seen, role):
                 assert all(other.role is not role for other in self.containers)
                 self._exchange(seen, replace(seen, role=role))
-            case Adjust(seen):
+            case Adjust(seen, spec):
                 adjusted = replace(
-                    seen, resources=SPEC.resources, restart_policy=SPEC.restart_policy
+                    seen, resources=spec.resources, restart_policy=spec.restart_policy
                 )
                 self._exchange(seen, adjusted)
             case Remove(seen):
@@ -396,7 +401,7 @@ def test_following_the_plan_comes_to_rest(
             case GiveUp(finding):
                 wanted = replace(wanted, setback=Setback(1, finding.reason, "", None))
             case _:
-                engine.carry_out(wanted, action, now)
+                engine.carry_out(action, now)
     else:
         pytest.fail(f"still {action} on {engine.containers}")
 
@@ -470,6 +475,12 @@ AT_REST = tenant(answered_revision=1, status=told(State.RUNNING, Reason.STARTED,
             [sighting(RUNNING, status=ContainerStatus.EXITED)],
             False,
             id="suspended",
+        ),
+        pytest.param(
+            replace(AT_REST, status=make_status(state=State.FAILED, reason=Reason.MISSING)),
+            [],
+            True,
+            id="missing",
         ),
         pytest.param(tenant(Desired.DELETED, answered_revision=1), [], False, id="deleted"),
         pytest.param(

@@ -226,6 +226,20 @@ AT_REST = make_tenant(answered_revision=1, applied=SPEC, status=RAN)
             Reason.UNCHANGED,
             id="suspended twice",
         ),
+        pytest.param(
+            replace(AT_REST, status=last(State.FAILED, Reason.EXITED)),
+            failed(Reason.OOM_KILLED),
+            Reason.OOM_KILLED,
+            id="fails otherwise",
+        ),
+        pytest.param(
+            replace(
+                ASKED, kind=EventKind.RESUMED, status=last(State.STOPPED, Reason.SUSPENDED, None)
+            ),
+            up(),
+            Reason.RESUMED,
+            id="resumed before it ever ran",
+        ),
         pytest.param(AT_REST, Finding(state=None, container=RUN), None, id="too early to say"),
     ],
 )

@@ -1,0 +1,459 @@
+"""One pass: it looks, does what is needed, and leaves the truth in the ledger."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import EngineError, EngineUnavailable, LedgerError
+from consumer.metrics import Metrics
+from consumer.model import (
+    Container,
+    ContainerId,
+    ContainerStatus,
+    EventId,
+    EventKind,
+    Health,
+    HealthCheck,
+    Reason,
+    Resources,
+    Role,
+    TenantId,
+    TenantSpec,
+)
+from consumer.reconciler import Backoff, Reconciler
+from tests.builders import TENANT_ID, make_container, make_event, make_spec
+from tests.fakes.engine import Clock, FakeEngine, Interruption
+from tests.fakes.ledger import InlineLedger
+
+OLD, NEW = make_spec(image="nginx:1"), make_spec(image="nginx:2")
+NO_START = EngineError(Reason.START_FAILED, "failed to start container: no", is_transient=True)
+NO_STOP = EngineError(Reason.STOP_FAILED, "failed to stop container: no", is_transient=True)
+NEVER = EngineError(Reason.CREATE_FAILED, "failed to create container: bad", is_transient=False)
+
+
+class Bench:
+    """A reconciler with all that is around it."""
+
+    def __init__(self, ledger: InlineLedger, clock: Clock) -> None:
+        self.ledger = ledger
+        self.clock = clock
+        self.engine = FakeEngine(now=clock)
+        self.metrics = Metrics(version="test")
+        self.commits = 0
+        self._events = 0
+        self.reconciler = Reconciler(
+            ledger=ledger,
+            engine=self.engine,
+            metrics=self.metrics,
+            now=clock,
+            on_commit=self._commit,
+            backoff=Backoff(least_seconds=1, most_seconds=60, jitter=lambda: 1.0),
+        )
+
+    def _commit(self) -> None:
+        self.commits += 1
+
+    async def want(self, kind: EventKind, spec: TenantSpec | None = None) -> None:
+        """Record a tenant event."""
+        self._events += 1
+        event_id = EventId(f"event-{self._events}")
+        at = self.clock()
+        await self.ledger.record([make_event(kind, event_id=event_id, spec=spec, received_at=at)])
+
+    async def one_pass(self) -> datetime | None:
+        return await self.reconciler.reconcile(TENANT_ID)
+
+    async def settle(self) -> None:
+        """Make passes, each when it is due, until there are none to come."""
+        while (due_at := await self.one_pass()) is not None:
+            self.clock.advance_to(due_at)
+
+    async def running(self, spec: TenantSpec = OLD) -> Container:
+        """Have the tenant run, told and at rest."""
+        await self.want(EventKind.CREATED, spec)
+        await self.settle()
+        self.clock.advance(60)
+        return self.engine.only
+
+    async def told(self) -> list[tuple[str, str]]:
+        """Return state and reason of every status event, in order."""
+        return [(str(told["state"]), str(told["reason"])) for told in await self.bodies()]
+
+    async def bodies(self) -> list[dict[str, object]]:
+        return [json.loads(entry.body) for entry in await self.ledger.unsent(limit=100)]
+
+    def failures(self, reason: Reason) -> float | None:
+        labels = {"reason": reason.value}
+        return self.metrics.registry.get_sample_value("landlord_tenant_failures_total", labels)
+
+    def after(self, seconds: float) -> datetime:
+        return self.clock() + timedelta(seconds=seconds)
+
+
+STARTED = ("running", "started")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Set up a reconciler on a new ledger and a new engine."""
+    clock = Clock()
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=clock)
+    yield Bench(ledger, clock)
+    await ledger.close()
+
+
+async def test_a_created_tenant_runs_and_is_told(bench: Bench) -> None:
+    """Pull, create, start, then one status that answers the event; nothing is due after it."""
+    await bench.want(EventKind.CREATED, OLD)
+
+    due_at = await bench.one_pass()
+
+    assert due_at is None
+    assert bench.engine.operations() == ["create", "start"]
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert await bench.told() == [STARTED]
+    assert bench.commits == 1
+
+
+async def test_a_pass_over_a_tenant_at_rest_changes_nothing(bench: Bench) -> None:
+    """Looking again neither touches the engine nor writes to the ledger."""
+    await bench.running()
+    writes, operations = bench.ledger.writes, len(bench.engine.operations())
+
+    due_at = await bench.one_pass()
+
+    assert due_at is None
+    assert (bench.ledger.writes, len(bench.engine.operations())) == (writes, operations)
+
+
+async def test_an_unknown_tenant_is_left_alone(bench: Bench) -> None:
+    """Without a record there is nothing to do."""
+    assert await bench.reconciler.reconcile(TenantId("nobody")) is None
+    assert bench.engine.calls == []
+
+
+async def test_without_the_ledger_nothing_is_done(bench: Bench) -> None:
+    """What is wanted cannot be known, so the engine is not even asked."""
+    await bench.want(EventKind.CREATED, OLD)
+    bench.ledger.is_down = True
+
+    with pytest.raises(LedgerError):
+        await bench.one_pass()
+
+    assert bench.engine.calls == []
+
+
+async def test_an_update_replaces_and_tells_what_changed(bench: Bench) -> None:
+    """The new container takes the place of the old, never beside it, and the change is named."""
+    old = await bench.running()
+    await bench.want(EventKind.UPDATED, NEW)
+
+    await bench.settle()
+
+    assert bench.engine.only.image == "nginx:2"
+    assert bench.engine.only.container_id != old.container_id
+    assert bench.engine.most_alive == 1
+    assert await bench.told() == [STARTED, ("running", "updated")]
+    assert (await bench.bodies())[-1]["changes"] == ["image"]
+
+
+async def test_limits_change_in_place(bench: Bench) -> None:
+    """A change of CPU and memory alone keeps the container and its run."""
+    old = await bench.running()
+    await bench.want(EventKind.UPDATED, make_spec(image="nginx:1", resources=Resources(250, 64)))
+
+    await bench.settle()
+
+    assert bench.engine.only.container_id == old.container_id
+    assert bench.engine.only.started_at == old.started_at
+    assert bench.engine.only.resources == Resources(250, 64)
+    assert await bench.told() == [STARTED, ("running", "updated")]
+
+
+async def test_an_update_without_its_image_leaves_the_old_one_running(bench: Bench) -> None:
+    """A failed pull stops nothing, is told as rolled back with its cause, and counted under it."""
+    old = await bench.running()
+    bench.engine.missing_images = {"nginx:2"}
+    await bench.want(EventKind.UPDATED, NEW)
+
+    due_at = await bench.one_pass()
+
+    assert bench.engine.only == old
+    assert (await bench.told())[1:] == [("running", "rolled_back")]
+    assert "manifest unknown" in str((await bench.bodies())[-1]["message"])
+    assert bench.failures(Reason.IMAGE_NOT_FOUND) == 1
+    assert due_at == bench.after(1)
+
+
+async def test_an_update_that_does_not_start_brings_the_old_one_back(bench: Bench) -> None:
+    """The old container is started again, nothing half-made stays, and the cause is counted."""
+    old = await bench.running()
+    bench.engine.broken_images = {"nginx:2": NO_START}
+    await bench.want(EventKind.UPDATED, NEW)
+
+    await bench.one_pass()
+
+    assert bench.engine.only.container_id == old.container_id
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert bench.engine.only.role is Role.CURRENT
+    assert (await bench.told())[-1] == ("running", "rolled_back")
+    assert bench.failures(Reason.START_FAILED) == 1
+
+
+async def test_a_rolled_back_update_is_made_when_its_cause_is_gone(bench: Bench) -> None:
+    """The update is tried again when due, and then told."""
+    await bench.running()
+    bench.engine.broken_images = {"nginx:2": NO_START}
+    await bench.want(EventKind.UPDATED, NEW)
+    due_at = await bench.one_pass()
+    assert due_at is not None
+    bench.engine.broken_images = {}
+    bench.clock.advance_to(due_at)
+
+    await bench.settle()
+
+    assert bench.engine.only.image == "nginx:2"
+    assert (await bench.told())[-1] == ("running", "updated")
+
+
+async def test_a_successor_that_ends_is_given_up_for_good(bench: Bench) -> None:
+    """What dies right after its start gives way to the old one, without another try."""
+    old = await bench.running()
+    await bench.want(EventKind.UPDATED, NEW)
+    await bench.one_pass()
+    (successor,) = (seen for seen in bench.engine.containers() if seen.image == "nginx:2")
+    bench.engine.exit(successor, 1)
+
+    await bench.settle()
+
+    assert bench.engine.only.container_id == old.container_id
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert await bench.told() == [STARTED, ("running", "rolled_back")]
+    assert bench.failures(Reason.EXITED) == 1
+
+
+async def test_a_deleted_tenant_has_no_container(bench: Bench) -> None:
+    """It is stopped, removed, told, and forgotten by the reconciler."""
+    await bench.running()
+    await bench.want(EventKind.DELETED)
+
+    await bench.settle()
+
+    assert bench.engine.containers() == ()
+    assert bench.engine.operations()[-2:] == ["stop", "remove"]
+    assert (await bench.told())[-1] == ("stopped", "deleted")
+    assert bench.reconciler.observed_at(TENANT_ID) is None
+
+
+async def test_a_container_that_does_not_stop_is_removed_by_force(bench: Bench) -> None:
+    """A failed stop is told, and the next try removes the container all the same."""
+    await bench.running()
+    bench.engine.fail("stop", NO_STOP)
+    await bench.want(EventKind.DELETED)
+
+    await bench.settle()
+
+    assert bench.engine.containers() == ()
+    assert (await bench.told())[1:] == [("failed", "stop_failed"), ("stopped", "deleted")]
+
+
+async def test_suspending_keeps_the_container_and_resuming_starts_it(bench: Bench) -> None:
+    """The same container is stopped and started again, each told once."""
+    old = await bench.running()
+    await bench.want(EventKind.SUSPENDED)
+    await bench.settle()
+    status_between = bench.engine.only.status
+    await bench.want(EventKind.RESUMED)
+
+    await bench.settle()
+
+    assert status_between is ContainerStatus.EXITED
+    assert bench.engine.only.container_id == old.container_id
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert (await bench.told())[1:] == [("stopped", "suspended"), ("running", "resumed")]
+
+
+async def test_a_transient_failure_is_tried_again_ever_later(bench: Bench) -> None:
+    """Each failed try is told with its number, and waits twice as long as the one before."""
+    bench.engine.missing_images = {"nginx:1"}
+    await bench.want(EventKind.CREATED, OLD)
+    delays = []
+    for _ in range(3):
+        due_at = await bench.one_pass()
+        assert due_at is not None
+        delays.append((due_at - bench.clock()).total_seconds())
+        bench.clock.advance_to(due_at)
+    bench.engine.missing_images = set()
+
+    await bench.settle()
+
+    assert delays == [1, 2, 4]
+    assert await bench.told() == [("failed", "image_not_found")] * 3 + [STARTED]
+    assert bench.failures(Reason.IMAGE_NOT_FOUND) == 3
+
+
+async def test_a_permanent_failure_waits_for_a_new_event(bench: Bench) -> None:
+    """Trying again unchanged is pointless; the next tenant event is tried at once."""
+    bench.engine.fail("create", NEVER)
+    await bench.want(EventKind.CREATED, OLD)
+    due_at = await bench.one_pass()
+    tries = len(bench.engine.operations())
+    await bench.one_pass()
+    tries_later = len(bench.engine.operations())
+    await bench.want(EventKind.UPDATED, NEW)
+
+    await bench.settle()
+
+    assert (due_at, tries_later) == (None, tries)
+    assert await bench.told() == [("failed", "create_failed"), STARTED]
+
+
+async def test_a_failed_start_leaves_nothing_half_made(bench: Bench) -> None:
+    """The container that did not start is removed, the failure told."""
+    bench.engine.fail("start", NO_START)
+    await bench.want(EventKind.CREATED, OLD)
+
+    await bench.one_pass()
+
+    assert bench.engine.containers() == ()
+    assert await bench.told() == [("failed", "start_failed")]
+
+
+async def test_cleaning_up_may_fail_too(bench: Bench) -> None:
+    """When what is half-made cannot be removed either, the next pass sees to it."""
+    bench.engine.fail("start", NO_START)
+    bench.engine.fail("remove", NO_STOP)
+    await bench.want(EventKind.CREATED, OLD)
+
+    await bench.settle()
+
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert await bench.told() == [("failed", "stop_failed"), STARTED]
+
+
+async def test_who_waits_for_an_answer_is_told_that_the_engine_is_away(bench: Bench) -> None:
+    """It is told once, however long it lasts, and the tenant is started when the engine is back."""
+    bench.engine.is_away = True
+    await bench.want(EventKind.CREATED, OLD)
+    for _ in range(4):
+        due_at = await bench.one_pass()
+        assert due_at is not None
+        bench.clock.advance_to(due_at)
+    bench.engine.is_away = False
+
+    await bench.settle()
+
+    assert await bench.told() == [("failed", "engine_unavailable"), STARTED]
+
+
+async def test_an_engine_lost_during_a_pull_tells_of_no_missing_container(bench: Bench) -> None:
+    """A container that was never made was not removed by someone else."""
+    bench.engine.fail("prepare", EngineUnavailable("connection reset"))
+    await bench.want(EventKind.CREATED, OLD)
+
+    await bench.settle()
+
+    assert await bench.told() == [("failed", "engine_unavailable"), STARTED]
+
+
+async def test_a_lost_engine_says_nothing_about_a_running_tenant(bench: Bench) -> None:
+    """Unknown is not stopped: nothing is told, and the pass comes back."""
+    await bench.running()
+    bench.engine.is_away = True
+
+    due_at = await bench.one_pass()
+
+    assert due_at == bench.after(4)
+    assert await bench.told() == [STARTED]
+
+
+@pytest.mark.parametrize(
+    ("hand", "told"),
+    [
+        ("stop_by_hand", ("stopped", "stopped_externally")),
+        ("pause_by_hand", ("stopped", "stopped_externally")),
+        ("remove_by_hand", ("failed", "missing")),
+    ],
+)
+async def test_what_someone_else_did_is_told_and_mended(
+    bench: Bench, hand: str, told: tuple[str, str]
+) -> None:
+    """The change is told before it is undone, and then that the tenant runs again."""
+    getattr(bench.engine, hand)(await bench.running())
+
+    await bench.settle()
+
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert await bench.told() == [STARTED, told, ("running", "restarted")]
+
+
+async def test_health_is_waited_for(bench: Bench) -> None:
+    """A container with a health check is told as running once that passes, not before."""
+    await bench.want(EventKind.CREATED, make_spec(healthcheck=HealthCheck(("CMD", "true"))))
+    due_at = await bench.one_pass()
+    told_before = await bench.told()
+    bench.engine.change(bench.engine.only, health=Health.HEALTHY)
+
+    await bench.settle()
+
+    assert (due_at, told_before) == (bench.after(300), [])
+    assert await bench.told() == [STARTED]
+
+
+async def test_a_cancelled_pass_is_taken_up_by_the_next(bench: Bench) -> None:
+    """Whatever a pass was doing when it was cancelled, the next makes no second container."""
+    bench.engine.interrupt_at(3, Interruption.CANCEL, takes_effect=True)
+    await bench.want(EventKind.CREATED, OLD)
+    cancelled = asyncio.create_task(bench.one_pass())
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+    await bench.settle()
+
+    assert bench.engine.operations() == ["create", "start"]
+    assert await bench.told() == [STARTED]
+
+
+async def test_a_pass_is_bounded(bench: Bench) -> None:
+    """More leftovers than one pass clears away are left to the next one, at once."""
+    await bench.want(EventKind.DELETED)
+    for number in range(20):
+        bench.engine.put(
+            make_container(
+                container_id=ContainerId(f"left-{number}"), status=ContainerStatus.EXITED
+            )
+        )
+
+    due_at = await bench.one_pass()
+    left = len(bench.engine.containers())
+    await bench.settle()
+
+    assert (due_at, left) == (bench.clock(), 4)
+    assert bench.engine.containers() == ()
+
+
+async def test_a_tenant_without_a_document_is_kept_but_not_made_anew(bench: Bench) -> None:
+    """What was adopted is told as it is; once its container is gone, that is told too."""
+    container = bench.engine.put(make_container(created_at=bench.clock()))
+    await bench.ledger.adopt(await bench.engine.survey(), at=bench.clock())
+    await bench.settle()
+    bench.engine.remove_by_hand(container)
+
+    due_at = await bench.one_pass()
+
+    assert due_at is None
+    assert bench.engine.containers() == ()
+    assert await bench.told() == [("running", "adopted"), ("failed", "missing")]
+
+
+def test_backoff_doubles_to_its_limit_and_never_undercuts_its_least() -> None:
+    """The delay grows by powers of two, capped; jitter takes away half at most."""
+    full = Backoff(least_seconds=1, most_seconds=10, jitter=lambda: 1.0)
+    short = Backoff(least_seconds=1, most_seconds=10, jitter=lambda: 0.0)
+
+    assert [full.seconds(attempt) for attempt in (1, 2, 3, 4, 5, 10_000)] == [1, 2, 4, 8, 10, 10]
+    assert [short.seconds(attempt) for attempt in (1, 2, 3)] == [1, 1, 2]
