@@ -6,12 +6,14 @@ start until nothing is left to be done or until it dies of a crash; nothing in m
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 
 from consumer.dispatcher import Dispatcher
 from consumer.document import SpecDefaults
+from consumer.errors import LedgerError
 from consumer.intake import Intake
 from consumer.messages import Delivery, decode_tenant_event
 from consumer.metrics import Metrics
@@ -21,15 +23,41 @@ from consumer.reconciler import Backoff, Reconciler
 from consumer.watcher import Watcher
 from tests.builders import MOMENT, TENANT_ID
 from tests.fakes.broker import FakeBroker
-from tests.fakes.engine import FakeEngine
-from tests.fakes.ledger import InlineLedger
+from tests.fakes.engine import FakeEngine, Interruption
+from tests.fakes.ledger import Crash, InlineLedger
 
 _STEP_SECONDS = 0.5
-_MOST_STEPS = 1200
+_MOST_STEPS = 240
 _STATES = {
     Desired.RUNNING: State.RUNNING,
     Desired.STOPPED: State.STOPPED,
     Desired.DELETED: State.STOPPED,
+}
+
+
+Cut = Callable[["World", int], None]
+"""Arranges that the n-th call of a world to its engine, or write to its ledger, goes wrong."""
+
+
+def _engine_cut(interruption: Interruption, *, takes_effect: bool) -> Cut:
+    return lambda world, nth: world.engine.interrupt_at(
+        nth, interruption, takes_effect=takes_effect
+    )
+
+
+def _ledger_cut(error: type[Exception], *, takes_effect: bool) -> Cut:
+    return lambda world, nth: world.ledger.fail_at(nth, error(), takes_effect=takes_effect)
+
+
+CUTS = {
+    "crash before engine": _engine_cut(Interruption.CRASH, takes_effect=False),
+    "crash after engine": _engine_cut(Interruption.CRASH, takes_effect=True),
+    "engine away": _engine_cut(Interruption.UNAVAILABLE, takes_effect=False),
+    "answer lost": _engine_cut(Interruption.UNAVAILABLE, takes_effect=True),
+    "engine refuses": _engine_cut(Interruption.REFUSED, takes_effect=False),
+    "crash before commit": _ledger_cut(Crash, takes_effect=False),
+    "crash after commit": _ledger_cut(Crash, takes_effect=True),
+    "ledger fails": _ledger_cut(LedgerError, takes_effect=False),
 }
 
 
@@ -46,12 +74,15 @@ class World:
         self.engine = FakeEngine(now=loop_now)
         self.broker = FakeBroker()
         self.metrics = Metrics(version="test")
+        self.to_come: deque[tuple[Delivery, int]] = deque()
+        """What will be delivered, each with the pause after it: see `_pause`."""
 
     async def live(self, *deliveries: Delivery) -> bool:
         """Take these in and live until all is quiet; return False when the process died of it."""
         self.broker.reconnect()
         self.broker.deliver(*deliveries)
         dispatcher, parts = self._spine()
+        parts.append(self._deliver_what_is_to_come())
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in parts]
             has_lived = await self._be_quiet(dispatcher)
@@ -59,8 +90,14 @@ class World:
                 task.cancel()
         if not has_lived:
             self.engine.revive()
-            self.ledger.revive()
+            await self.ledger.revive()
         return has_lived
+
+    async def _deliver_what_is_to_come(self) -> None:
+        while self.to_come:
+            delivery, pause = self.to_come.popleft()
+            self.broker.deliver(delivery)
+            await _pause(pause)
 
     def _spine(self) -> tuple[Dispatcher, list[Coroutine[object, object, None]]]:
         ledger, engine, broker, metrics = self.ledger, self.engine, self.broker, self.metrics
@@ -106,13 +143,13 @@ class World:
         depth, _ = await self.ledger.outbox_depth()
         tenants = await self.ledger.list_for_resync()
         is_settled = all(tenant.is_answered and tenant.setback is None for tenant in tenants)
-        return is_settled and depth == 0 and not self.broker.has_deliveries
+        return is_settled and depth == 0 and not self.broker.has_deliveries and not self.to_come
 
     async def relived(self) -> AsyncIterator["World"]:
         """Return to this moment again and again, each time as a world that goes on from it."""
         saved, engine, arrived = self.ledger.saved(), self.engine, self.broker.arrived
         while True:
-            self.ledger.revive()
+            await self.ledger.revive()
             self.ledger.restore(saved)
             self.engine, self.broker = engine.saved(), FakeBroker()
             self.broker.arrived = list(arrived)
@@ -151,6 +188,13 @@ class World:
         assert tenant.status is not None
         assert tenant.status.state is _STATES[tenant.desired]
         assert event_id in [status["event_id"] for status in told]
+        assert "missing" not in [status["reason"] for status in told]
+
+
+async def _pause(length: int) -> None:
+    """Let so many turns of the loop go by, so that it ends within a pass; from 30 on, seconds."""
+    for _ in range(length):
+        await asyncio.sleep(0 if length < 30 else 0.1)
 
 
 def _check_containers(tenant: Tenant, containers: tuple[Container, ...]) -> None:

@@ -41,13 +41,14 @@ class InlineLedger(SqlLedger):
         """Whether the process is to be taken for dead: its writes do not return."""
         self._fault: tuple[int, Exception, bool] | None = None
 
-    def revive(self) -> None:
+    async def revive(self) -> None:
         """Have a new process write from now on: whatever waits for a dead one's write is gone."""
         self.has_crashed = False
         self._fault = None
         self._writes.clear()
         if self._writer is not None:
             self._writer.cancel()
+            await asyncio.wait((self._writer,))
 
     def fail_at(self, nth: int, error: Exception, *, takes_effect: bool) -> None:
         """Raise at the n-th write from now on, before its commit or after it."""

@@ -4,18 +4,16 @@ Each case cuts every single call to the engine or write to the ledger in turn, b
 effect or after it, and lets a new process go on with what ledger, engine and broker have kept.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
-from consumer.errors import LedgerError
 from consumer.messages import Delivery
 from tests.builders import make_bare_delivery, make_delivery, make_document
-from tests.fakes.engine import Interruption
-from tests.fakes.ledger import Crash, InlineLedger
-from tests.spine import World, loop_now
+from tests.fakes.ledger import InlineLedger
+from tests.spine import CUTS, Cut, World, loop_now
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -46,34 +44,6 @@ def _quiet_logs() -> Iterator[None]:
         yield
 
 
-Cut = Callable[[World, int], None]
-"""Arranges that the n-th call of a world goes wrong."""
-
-
-def engine_cut(interruption: Interruption, *, takes_effect: bool) -> Cut:
-    """Cut a call to the engine."""
-    return lambda world, nth: world.engine.interrupt_at(
-        nth, interruption, takes_effect=takes_effect
-    )
-
-
-def ledger_cut(error: type[Exception], *, takes_effect: bool) -> Cut:
-    """Cut a write to the ledger."""
-    return lambda world, nth: world.ledger.fail_at(nth, error(), takes_effect=takes_effect)
-
-
-CUTS = [
-    pytest.param(engine_cut(Interruption.CRASH, takes_effect=False), id="crash before engine"),
-    pytest.param(engine_cut(Interruption.CRASH, takes_effect=True), id="crash after engine"),
-    pytest.param(engine_cut(Interruption.UNAVAILABLE, takes_effect=False), id="engine away"),
-    pytest.param(engine_cut(Interruption.UNAVAILABLE, takes_effect=True), id="answer lost"),
-    pytest.param(engine_cut(Interruption.REFUSED, takes_effect=False), id="engine refuses"),
-    pytest.param(ledger_cut(Crash, takes_effect=False), id="crash before commit"),
-    pytest.param(ledger_cut(Crash, takes_effect=True), id="crash after commit"),
-    pytest.param(ledger_cut(LedgerError, takes_effect=False), id="ledger fails"),
-]
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Make a world with a new ledger."""
@@ -82,7 +52,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await ledger.close()
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize(("before", "event"), SCENARIOS)
 async def test_cut_anywhere_it_comes_to_the_newest_intention(
     world: World, before: list[Delivery], event: Delivery, cut: Cut

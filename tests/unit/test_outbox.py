@@ -261,7 +261,7 @@ async def test_a_crash_between_confirm_and_mark_publishes_again(bench: Bench) ->
     bench.ledger.fail_at(1, Crash(), takes_effect=False)
     async with bench.relaying():
         await asyncio.sleep(1)
-    bench.ledger.revive()
+    await bench.ledger.revive()
 
     bench.outbox = bench.made_anew()
     async with bench.relaying():
