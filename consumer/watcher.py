@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
@@ -144,6 +144,8 @@ class Watcher:
                 await self._remove_orphans(tenant_id)
             case OrphanRule.IGNORE:
                 _log.debug("orphan ignored", tenant_id=tenant_id)
+            case _:
+                assert_never(self._orphans)
 
     async def _remove_orphans(self, tenant_id: TenantId) -> None:
         grace = timedelta(seconds=self._times.orphan_grace_seconds)

@@ -1,0 +1,124 @@
+"""Upkeep: gauges that tell the truth, a ledger that does not grow for ever, a pulse."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from consumer.metrics import Metrics
+from consumer.model import EventKind, Reason, State, TenantId
+from consumer.ports import PassResult
+from consumer.upkeep import Upkeep
+from tests.builders import TENANT_ID, make_event, make_status
+from tests.fakes.ledger import InlineLedger
+from tests.spine import loop_now
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+HOUR = 3600
+
+
+class Bench:
+    """An upkeep with all that is around it."""
+
+    def __init__(self, ledger: InlineLedger) -> None:
+        self.ledger = ledger
+        self.metrics = Metrics(version="test")
+        self.upkeep = Upkeep(
+            ledger=ledger, metrics=self.metrics, now=loop_now, retention_seconds=HOUR
+        )
+
+    @asynccontextmanager
+    async def keeping(self) -> AsyncIterator[None]:
+        """Run the upkeep for the length of the block, which begins after its first look."""
+        task = asyncio.create_task(self.upkeep.run())
+        await asyncio.sleep(0.1)
+        yield
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def delete_and_tell(self) -> None:
+        """Have a tenant that was deleted and told so, with nothing left to send."""
+        await self.ledger.record([make_event(EventKind.DELETED)])
+        gone = make_status(state=State.STOPPED, reason=Reason.DELETED)
+        await self.ledger.commit(
+            PassResult(tenant_id=TENANT_ID, revision=1, statuses=(gone,), answered=True)
+        )
+        (entry,) = await self.ledger.unsent(limit=9)
+        await self.ledger.mark_sent([entry.entry_id], at=loop_now())
+
+    def gauge(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"landlord_{name}", labels)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Set up an upkeep on a new ledger."""
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    yield Bench(ledger)
+    await ledger.close()
+
+
+async def test_the_gauges_follow_the_ledger(bench: Bench) -> None:
+    """Tenants by state and the outbox with the age of its oldest entry, within seconds."""
+    await bench.ledger.record([make_event(), make_event(tenant_id=TenantId("other"))])
+    status = make_status(occurred_at=loop_now())
+
+    async with bench.keeping():
+        await bench.ledger.commit(
+            PassResult(tenant_id=TENANT_ID, revision=1, statuses=(status,), answered=True)
+        )
+        await asyncio.sleep(10)
+
+    assert bench.gauge("tenants", state="running") == 1
+    assert bench.gauge("tenants", state="pending") == 1
+    assert bench.gauge("outbox_pending") == 1
+    assert bench.gauge("outbox_oldest_seconds") == pytest.approx(10, abs=2.1)
+
+
+async def test_an_empty_outbox_has_no_age(bench: Bench) -> None:
+    """With nothing to send the gauges are at zero."""
+    async with bench.keeping():
+        assert bench.gauge("outbox_pending") == 0
+
+    assert bench.gauge("outbox_oldest_seconds") == 0
+
+
+async def test_what_is_finished_is_swept_after_the_retention_time(bench: Bench) -> None:
+    """A tombstone stays as long as late events may come, and no longer."""
+    await bench.delete_and_tell()
+
+    async with bench.keeping():
+        await asyncio.sleep(HOUR - 1)
+        kept = await bench.ledger.read(TENANT_ID)
+        await asyncio.sleep(700)
+
+    assert kept is not None
+    assert await bench.ledger.read(TENANT_ID) is None
+
+
+async def test_a_ledger_that_cannot_be_written_is_told(bench: Bench) -> None:
+    """The trouble is there for readiness as long as it lasts, and the gauge shows it."""
+    async with bench.keeping():
+        bench.ledger.is_down = True
+        await asyncio.sleep(60)
+        trouble, is_up = bench.upkeep.trouble, bench.gauge("ledger_up")
+        bench.ledger.is_down = False
+        await asyncio.sleep(3)
+
+    assert (trouble, is_up) == ("the ledger failed: disk full", 0)
+    assert (bench.upkeep.trouble, bench.gauge("ledger_up")) == (None, 1)
+
+
+async def test_the_pulse_beats_also_in_trouble(bench: Bench) -> None:
+    """A ledger that is down does not make the process look dead."""
+    bench.ledger.is_down = True
+
+    async with bench.keeping():
+        await asyncio.sleep(600)
+        age = (loop_now() - bench.upkeep.looked_at).total_seconds()
+
+    assert age <= 2

@@ -1,0 +1,275 @@
+"""The watcher: what wakes tenants besides tenant events, and what becomes of orphans."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import EngineError, EngineUnavailable
+from consumer.metrics import Metrics
+from consumer.model import (
+    Container,
+    ContainerId,
+    EngineFacts,
+    EventKind,
+    Reason,
+    State,
+    TenantId,
+)
+from consumer.ports import PassResult
+from consumer.status import report
+from consumer.watcher import OrphanRule, Watcher
+from tests.builders import MOMENT, TENANT_ID, make_container, make_event, make_status
+from tests.fakes.engine import FACTS, FakeEngine
+from tests.fakes.ledger import InlineLedger
+from tests.spine import loop_now
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+LOST = EngineUnavailable("failed to connect to docker daemon: connection reset")
+OTHER = TenantId("other")
+
+
+class Bench:
+    """A watcher with all that is around it."""
+
+    def __init__(self, ledger: InlineLedger) -> None:
+        self.ledger = ledger
+        self.engine = FakeEngine(now=loop_now)
+        self.metrics = Metrics(version="test")
+        self.woken: list[TenantId] = []
+        self.facts: list[EngineFacts] = []
+        self.watcher = self.made_anew(OrphanRule.ADOPT)
+
+    def made_anew(self, orphans: OrphanRule) -> Watcher:
+        return Watcher(
+            engine=self.engine,
+            ledger=self.ledger,
+            wake=self.woken.append,
+            metrics=self.metrics,
+            now=loop_now,
+            on_facts=self.facts.append,
+            orphans=orphans,
+        )
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Run the watcher for the length of the block, which begins when it has settled."""
+        task = asyncio.create_task(self.watcher.run())
+        await asyncio.sleep(1)
+        yield
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def at_rest(self, tenant_id: TenantId = TENANT_ID) -> Container:
+        """Have a tenant run, answered and told."""
+        identity = ContainerId(f"of-{tenant_id}")
+        container = make_container(tenant_id=tenant_id, container_id=identity)
+        self.engine.put(container)
+        await self.ledger.record([make_event(tenant_id=tenant_id)])
+        status = make_status(tenant_id=tenant_id, container=report(container))
+        result = PassResult(tenant_id=tenant_id, revision=1, statuses=(status,), answered=True)
+        await self.ledger.commit(result)
+        return container
+
+    def surveys(self) -> int:
+        return sum(1 for call in self.engine.calls if call.operation == "survey")
+
+    def gauge(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"landlord_{name}")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Set up a watcher on a new ledger and a new engine."""
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    yield Bench(ledger)
+    await ledger.close()
+
+
+async def test_the_start_wakes_who_has_something_to_be_done(bench: Bench) -> None:
+    """Who waits for an answer is woken, who is at rest is not."""
+    await bench.at_rest()
+    await bench.ledger.record([make_event(tenant_id=OTHER)])
+
+    async with bench.watching():
+        woken = list(bench.woken)
+
+    assert woken == [OTHER]
+
+
+async def test_the_start_tells_what_the_engine_is(bench: Bench) -> None:
+    """The engine's facts are passed on, and the watcher has no more trouble."""
+    before = bench.watcher.trouble
+
+    async with bench.watching():
+        assert bench.watcher.trouble is None
+
+    assert before == "the engine has not been asked yet"
+    assert bench.facts == [FACTS]
+    assert bench.gauge("engine_up") == 1
+    assert bench.watcher.resynced_at == MOMENT
+    assert bench.gauge("last_resync_timestamp_seconds") == MOMENT.timestamp()
+
+
+async def test_an_engine_event_wakes_its_tenant(bench: Bench) -> None:
+    """What happens to a container gives its tenant a look, and no other's."""
+    container = await bench.at_rest()
+    await bench.at_rest(OTHER)
+
+    async with bench.watching():
+        bench.engine.exit(container, 1)
+        await asyncio.sleep(0)
+
+    assert bench.woken == [TENANT_ID]
+    at = (loop_now() - MOMENT).total_seconds()
+    assert bench.gauge("last_engine_event_timestamp_seconds") == MOMENT.timestamp() + at
+
+
+async def test_the_resync_finds_what_no_event_told_of(bench: Bench) -> None:
+    """A container that changed unseen is noticed within a minute."""
+    container = await bench.at_rest()
+
+    async with bench.watching():
+        del bench.engine._containers[container.container_id]
+        await asyncio.sleep(57)
+        woken_before = list(bench.woken)
+        await asyncio.sleep(5)
+
+    assert (woken_before, bench.woken) == ([], [TENANT_ID])
+
+
+@pytest.mark.parametrize("error", [None, LOST], ids=["ended", "broken"])
+async def test_after_a_lost_stream_everything_is_listed_anew(
+    bench: Bench, error: EngineUnavailable | None
+) -> None:
+    """What happened while nobody listened is found as soon as the stream is back."""
+    container = await bench.at_rest()
+
+    async with bench.watching():
+        bench.engine.lose_events(error)
+        await asyncio.sleep(0)
+        bench.engine.remove_by_hand(container)
+        await asyncio.sleep(1)
+
+    assert bench.woken == [TENANT_ID]
+    assert bench.watcher.trouble is None
+
+
+async def test_a_lost_engine_wakes_nobody(bench: Bench) -> None:
+    """Unknown is not stopped: while the engine is away no tenant is looked at, and that is said."""
+    await bench.at_rest()
+
+    async with bench.watching():
+        bench.engine.is_away = True
+        bench.engine.lose_events(LOST)
+        await asyncio.sleep(600)
+        trouble, tries = bench.watcher.trouble, len(bench.engine.calls)
+        is_up = bench.gauge("engine_up")
+
+    assert trouble is not None
+    assert "connection refused" in trouble
+    assert (bench.woken, is_up) == ([], 0)
+    assert 100 < tries < 300
+
+
+async def test_a_returning_engine_is_watched_within_seconds(bench: Bench) -> None:
+    """However long it was away, a few seconds after its return all is well."""
+    bench.engine.is_away = True
+
+    async with bench.watching():
+        await asyncio.sleep(3600)
+        bench.engine.is_away = False
+        await asyncio.sleep(5)
+        trouble = bench.watcher.trouble
+
+    assert trouble is None
+    assert bench.facts == [FACTS]
+
+
+async def test_a_failing_resync_does_not_end_the_watch(bench: Bench) -> None:
+    """A ledger that cannot be read is told as trouble until a resync succeeds again."""
+    async with bench.watching():
+        bench.ledger.is_down = True
+        await asyncio.sleep(60)
+        trouble = bench.watcher.trouble
+        bench.ledger.is_down = False
+        await asyncio.sleep(60)
+        trouble_after = bench.watcher.trouble
+
+    assert trouble == "the ledger failed: disk full"
+    assert trouble_after is None
+
+
+async def test_an_orphan_is_adopted(bench: Bench) -> None:
+    """A container of ours whose tenant the ledger lost becomes that tenant's again."""
+    bench.engine.put(make_container())
+
+    async with bench.watching():
+        tenant = await bench.ledger.read(TENANT_ID)
+
+    assert tenant is not None
+    assert tenant.fingerprint == make_container().fingerprint
+    assert bench.woken == [TENANT_ID]
+
+
+async def test_what_is_left_of_a_deleted_tenant_is_no_orphan(bench: Bench) -> None:
+    """A tombstone is knowledge too: its tenant is woken, so that the leftover goes."""
+    await bench.ledger.record([make_event(EventKind.DELETED)])
+    gone = make_status(state=State.STOPPED, reason=Reason.DELETED)
+    await bench.ledger.commit(
+        PassResult(tenant_id=TENANT_ID, revision=1, statuses=(gone,), answered=True)
+    )
+    bench.engine.put(make_container())
+
+    async with bench.watching():
+        tenant = await bench.ledger.read(TENANT_ID)
+
+    assert tenant is not None
+    assert tenant.desired == "deleted"
+    assert bench.woken == [TENANT_ID]
+
+
+async def test_an_orphan_is_removed_after_its_grace(bench: Bench) -> None:
+    """Where orphans are to go, a young one may still belong to a ledger on its way back."""
+    bench.watcher = bench.made_anew(OrphanRule.REMOVE)
+    bench.engine.put(make_container())
+
+    async with bench.watching():
+        await asyncio.sleep(290)
+        left_before = len(bench.engine.containers())
+        await asyncio.sleep(60)
+
+    assert (left_before, bench.engine.containers()) == (1, ())
+    assert (await bench.ledger.read(TENANT_ID), bench.woken) == (None, [TENANT_ID])
+
+
+async def test_an_orphan_that_cannot_be_removed_stops_nothing(bench: Bench) -> None:
+    """A refusal over one orphan is tried again at the next resync; the others go at once."""
+    bench.watcher = bench.made_anew(OrphanRule.REMOVE)
+    old = make_container(created_at=MOMENT.replace(hour=1))
+    bench.engine.put(old)
+    bench.engine.put(replace(old, container_id=ContainerId("two"), tenant_id=OTHER))
+    bench.engine.fail("remove", EngineError(Reason.STOP_FAILED, "no", is_transient=True))
+
+    async with bench.watching():
+        left_before = len(bench.engine.containers())
+        await asyncio.sleep(60)
+
+    assert (left_before, bench.engine.containers()) == (1, ())
+
+
+async def test_an_orphan_is_left_alone_where_so_set(bench: Bench) -> None:
+    """Ignored orphans are neither recorded nor removed nor looked at."""
+    bench.watcher = bench.made_anew(OrphanRule.IGNORE)
+    bench.engine.put(make_container(created_at=MOMENT.replace(hour=1)))
+
+    async with bench.watching():
+        await asyncio.sleep(600)
+
+    assert len(bench.engine.containers()) == 1
+    assert (await bench.ledger.read(TENANT_ID), bench.woken) == (None, [])
