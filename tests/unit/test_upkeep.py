@@ -121,4 +121,4 @@ async def test_the_pulse_beats_also_in_trouble(bench: Bench) -> None:
         await asyncio.sleep(600)
         age = (loop_now() - bench.upkeep.looked_at).total_seconds()
 
-    assert age <= 2
+    assert 0 <= age <= 2

@@ -218,7 +218,8 @@ async def test_an_orphan_is_adopted(bench: Bench) -> None:
 
 
 async def test_what_is_left_of_a_deleted_tenant_is_no_orphan(bench: Bench) -> None:
-    """A tombstone is knowledge too: its tenant is woken, so that the leftover goes."""
+    """A tombstone is knowledge too: its tenant is woken, also where orphans are ignored."""
+    bench.watcher = bench.made_anew(OrphanRule.IGNORE)
     await bench.ledger.record([make_event(EventKind.DELETED)])
     gone = make_status(state=State.STOPPED, reason=Reason.DELETED)
     await bench.ledger.commit(
