@@ -59,7 +59,7 @@ async def worlds(tmp_path: Path) -> AsyncIterator[AsyncIterator[World]]:
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.lists(st.tuples(deliveries(), st.integers(0, 40)), min_size=1, max_size=12),
