@@ -21,6 +21,8 @@ from consumer.model import EngineFacts, Reason, TenantEvent, TenantSpec
 PortRange = tuple[int, int]
 
 NO_NEW_PRIVILEGES: Final = "no-new-privileges"
+_TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "=true"))
+"""The ways to ask for it."""
 _MEGABYTE: Final = 1024 * 1024
 _PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
 """Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
@@ -66,8 +68,13 @@ def harden(spec: TenantSpec, policy: Policy) -> TenantSpec:
     """Return the spec with what every container gets: fewer capabilities, no new privileges."""
     # What `check` let the tenant add is not dropped again.
     dropped = {*policy.cap_drop} - {*spec.cap_add}
-    security_opt = spec.security_opt
-    if not any(option.startswith(NO_NEW_PRIVILEGES) for option in security_opt):
+    # Whoever wrote it, nothing that says the opposite is kept: the engine takes the last word.
+    security_opt = tuple(
+        option
+        for option in spec.security_opt
+        if option in _TIGHT or not option.startswith(NO_NEW_PRIVILEGES)
+    )
+    if _TIGHT.isdisjoint(security_opt):
         security_opt = (*security_opt, NO_NEW_PRIVILEGES)
     return replace(
         spec,
@@ -196,8 +203,7 @@ def _privileges(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
 
 def _asked_options(spec: TenantSpec) -> tuple[str, ...]:
     """Return the security options but the one that takes rights away."""
-    tight = (NO_NEW_PRIVILEGES, f"{NO_NEW_PRIVILEGES}:true", f"{NO_NEW_PRIVILEGES}=true")
-    return tuple(option for option in spec.security_opt if option not in tight)
+    return tuple(option for option in spec.security_opt if option not in _TIGHT)
 
 
 def _unlisted(

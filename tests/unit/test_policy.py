@@ -405,6 +405,18 @@ def test_no_new_privileges_is_not_said_twice(option: str) -> None:
     assert harden(spec, Policy()).security_opt == ("label=disable", option)
 
 
+@pytest.mark.parametrize("option", ["no-new-privileges:false", "no-new-privileges=0"])
+def test_no_new_privileges_is_never_turned_off(option: str) -> None:
+    """Also where the operator's list lets the option pass, or the operator's defaults bring it."""
+    policy = Policy(security_opt=(option, "label=disable"))
+    spec = make_spec(security_opt=(option, "label=disable"))
+
+    hardened = harden(spec, policy)
+
+    assert hardened.security_opt == ("label=disable", NO_NEW_PRIVILEGES)
+    assert harden(hardened, policy) == hardened
+
+
 def test_the_default_of_processes_stays_below_the_ceiling() -> None:
     """A ceiling below the default holds for tenants that set no limit, too."""
     assert harden(make_spec(), Policy(pids_limit=1024, max_pids=100)).pids_limit == 100
