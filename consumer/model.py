@@ -169,8 +169,7 @@ class TenantSpec:
         """SHA-256 (hex) of all that can only be changed by making a new container.
 
         CPU, memory and the restart policy are left out: the engine changes them in place, and what
-        it has is read back from it. So are the pull policy and the grace period, which no container
-        keeps.
+        it has is read back from it. So is the pull policy, which no container keeps.
         """
         document = as_document(self)
         for adjustable in _NOT_IN_FINGERPRINT:
@@ -179,7 +178,7 @@ class TenantSpec:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-_NOT_IN_FINGERPRINT: Final = ("resources", "restart_policy", "pull_policy", "stop_grace_seconds")
+_NOT_IN_FINGERPRINT: Final = ("resources", "restart_policy", "pull_policy")
 
 Document = dict[str, object]
 """A JSON object on its way in or out."""
@@ -309,6 +308,7 @@ class Container:
     ports: tuple[BoundPort, ...] = ()
     resources: Resources | None = None
     restart_policy: RestartPolicy = RestartPolicy()
+    stop_grace_seconds: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,8 @@ class Engine(Protocol):
         """
         ...
 
-    async def stop(self, container: Container, *, grace_seconds: int) -> Container:
-        """Return the container, stopped; killed when it outlives the grace period.
+    async def stop(self, container: Container) -> Container:
+        """Return the container, stopped; killed when it outlives its own grace period.
 
         Raises EngineError stop_failed when it runs even so.
         """

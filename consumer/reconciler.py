@@ -53,7 +53,6 @@ _log: Final = structlog.get_logger(__name__)
 
 _MOST_ACTIONS: Final = 16
 """Enough for the longest way (a replacement that is rolled back); more is left to the next pass."""
-_USUAL_GRACE_SECONDS: Final = 10
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -187,9 +186,7 @@ class Reconciler:
                     started = await engine.start(container)
                 self._see(one_pass, one_pass.containers_with(container, started))
             case Stop(container):
-                grace_seconds = spec.stop_grace_seconds if spec else _USUAL_GRACE_SECONDS
-                stopped = await engine.stop(container, grace_seconds=grace_seconds)
-                one_pass.exchange(container, stopped)
+                one_pass.exchange(container, await engine.stop(container))
             case Remove(container):
                 await engine.remove(container)
                 one_pass.exchange(container, None)

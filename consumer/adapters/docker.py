@@ -468,12 +468,13 @@ class DockerEngine:
 
     # --- stopping and removing
 
-    async def stop(self, container: Container, *, grace_seconds: int) -> Container:
-        """Return the container, stopped; killed when it outlives the grace period."""
+    async def stop(self, container: Container) -> Container:
+        """Return the container, stopped; killed when it outlives its own grace period."""
         async with self._stops:
-            return await see_through(self._stop(container, grace_seconds))
+            return await see_through(self._stop(container))
 
-    async def _stop(self, container: Container, grace_seconds: int) -> Container:
+    async def _stop(self, container: Container) -> Container:
+        grace_seconds = container.stop_grace_seconds
         deadline = grace_seconds + _MARGIN_SECONDS
         trouble: Refused | EngineUnavailable | None = None
         try:

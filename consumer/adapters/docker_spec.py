@@ -41,6 +41,7 @@ _NANOCPUS_PER_MILLICORE: Final = 1_000_000
 _NANOSECONDS: Final = 1_000_000_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 _NEVER: Final = "0001-01-01"
+_USUAL_GRACE_SECONDS: Final = 10
 _PORT_KEY: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp)?)?", re.IGNORECASE | re.ASCII)
 _ENDED: Final = frozenset(
     {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
@@ -131,7 +132,8 @@ def to_create_document(
         "Volumes": {SECRETS_FOLDER: {}} if spec.secrets else {},
     }
     document.update({key: value for key, value in optional.items() if value})
-    # `docker stop` by hand then waits as long as we would.
+    # Read back for our own stop, also when the spec is no longer known; `docker stop` by hand waits
+    # as long.
     document["StopTimeout"] = spec.stop_grace_seconds
     return document
 
@@ -256,6 +258,7 @@ def to_container(inspected: object, naming: Naming) -> Container:
         ports=_bound_ports(config, _mapping(document.get("NetworkSettings"))),
         resources=_resources(host),
         restart_policy=_restart_policy(_mapping(host.get("RestartPolicy"))),
+        stop_grace_seconds=_stop_grace(config.get("StopTimeout")),
     )
 
 
@@ -349,6 +352,11 @@ def _resources(host: Mapping[str, object]) -> Resources | None:
 def _restart_policy(policy: Mapping[str, object]) -> RestartPolicy:
     name = _text(policy.get("Name")) or "no"
     return RestartPolicy(name, _integer(policy.get("MaximumRetryCount")))
+
+
+def _stop_grace(seconds: object) -> int:
+    """Return the grace period; what is not shown, or below 0 (without end), is the usual one."""
+    return seconds if isinstance(seconds, int) and seconds >= 0 else _USUAL_GRACE_SECONDS
 
 
 def _status(status: object) -> ContainerStatus:

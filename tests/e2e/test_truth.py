@@ -1,5 +1,6 @@
 """What happens to a container after its start becomes the right status, and is put right."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -155,3 +156,15 @@ async def test_one_tenants_slow_stop_holds_up_no_other(world: World) -> None:
     assert is_still_stopping
     assert status["reason"] == "deleted"
     assert world.containers("stubborn") == []
+
+
+async def test_a_deleted_tenant_still_has_its_own_grace_period(world: World) -> None:
+    """What ignores SIGTERM is killed after the time that its document gave, not the usual one."""
+    stubborn = shell("trap '' TERM; while :; do sleep 1; done")
+    await world.run_tenant("patient", container=stubborn, provider_config={"stop_grace_seconds": 3})
+    began = time.monotonic()
+
+    await world.delete_tenant("patient")
+
+    assert 3.0 <= time.monotonic() - began < 6.0
+    assert world.containers("patient") == []

@@ -270,7 +270,7 @@ class FakeEngine:
 
         return await self._answer(_about("start", container), start)
 
-    async def stop(self, container: Container, *, grace_seconds: int) -> Container:  # noqa: ARG002 - it stops at once
+    async def stop(self, container: Container) -> Container:
         """Return the container, stopped."""
 
         def stop() -> Container:
@@ -387,6 +387,7 @@ class FakeEngine:
             created_at=self._now(),
             resources=spec.resources,
             restart_policy=spec.restart_policy,
+            stop_grace_seconds=spec.stop_grace_seconds,
         )
         self._specs[container.container_id] = spec
         return self._keep(container, "create")

@@ -364,6 +364,7 @@ def test_a_container_is_read_in_full() -> None:
             "Config": {
                 "Image": "nginx:alpine",
                 "ExposedPorts": {"80/tcp": {}, "443/tcp": {}},
+                "StopTimeout": 3,
                 "Labels": {
                     **LABELS,
                     "landlord.spec": "fingerprint",
@@ -415,6 +416,7 @@ def test_a_container_is_read_in_full() -> None:
         ),
         resources=Resources(cpu=500, memory=256),
         restart_policy=RestartPolicy("on-failure", 3),
+        stop_grace_seconds=3,
     )
 
 
@@ -518,6 +520,23 @@ def test_a_generation_is_read_or_none(label: object, generation: int | None) -> 
     labels = {**LABELS, "landlord.generation": label}
 
     assert read(Config={"Labels": labels}).generation == generation
+
+
+@pytest.mark.parametrize(
+    ("shown", "seconds"),
+    [
+        pytest.param({"StopTimeout": 0}, 0, id="at once"),
+        pytest.param({"StopTimeout": 90}, 90, id="chosen"),
+        pytest.param({"StopTimeout": -1}, 10, id="without end"),
+        pytest.param({"StopTimeout": None}, 10, id="null"),
+        pytest.param({}, 10, id="absent"),
+    ],
+)
+def test_the_grace_period_is_read_back(shown: Document, seconds: int) -> None:
+    """A container keeps its own; where it has none, or one without end, it is the usual one."""
+    container = read(Config={"Labels": LABELS, **shown})
+
+    assert container.stop_grace_seconds == seconds
 
 
 @pytest.mark.parametrize(
