@@ -50,7 +50,8 @@ class Engine(Protocol):
         """Bring in what a container of this spec needs: its image and its network.
 
         May take as long as a pull; cancelling it stops waiting at once. Safe to repeat.
-        Raises EngineError image_not_found, image_pull_denied, image_pull_failed, network_failed.
+        Raises EngineError image_not_found, image_pull_denied, image_pull_failed, network_failed,
+        and port_conflict when a container of another tenant of ours holds a wanted host port.
         """
         ...
 

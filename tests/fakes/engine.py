@@ -37,7 +37,6 @@ T = TypeVar("T")
 
 FACTS: Final = EngineFacts("24.0", "1.43", 8, 16 * 1024**3, frozenset({"json-file", "local"}))
 _CHANGING: Final = frozenset({"create", "start", "stop", "remove", "rename", "adjust"})
-_SUFFIX: Final = {Role.CURRENT: "", Role.SUCCESSOR: "-successor", Role.PREDECESSOR: "-predecessor"}
 
 
 class Clock:
@@ -228,9 +227,17 @@ class FakeEngine:
         )
 
     async def prepare(self, tenant_id: TenantId, spec: TenantSpec) -> None:
-        """Bring in the image."""
+        """Bring in the image; refuse a host port that another tenant holds."""
 
         def pull() -> None:
+            for other in self._containers.values():
+                taken = _host_ports(self._specs.get(other.container_id)) & _host_ports(spec)
+                if other.tenant_id != tenant_id and other.status in ALIVE and taken:
+                    message = (
+                        f"failed to create container: host port {min(taken)} is held by tenant "
+                        f"{other.tenant_id}"
+                    )
+                    raise EngineError(Reason.PORT_CONFLICT, message, is_transient=True)
             if spec.image in self.missing_images:
                 message = f"failed to pull image {spec.image}: manifest unknown"
                 raise EngineError(Reason.IMAGE_NOT_FOUND, message, is_transient=True)
@@ -388,6 +395,7 @@ class FakeEngine:
             resources=spec.resources,
             restart_policy=spec.restart_policy,
             stop_grace_seconds=spec.stop_grace_seconds,
+            ports=_ports(spec, is_bound=False),
         )
         self._specs[container.container_id] = spec
         return self._keep(container, "create")
@@ -411,14 +419,10 @@ class FakeEngine:
             container,
             status=ContainerStatus.RUNNING,
             started_at=self._now(),
-            exit_code=0,
+            exit_code=None,
             oom_killed=False,
             health=Health.STARTING if has_check else Health.NONE,
-            ports=tuple(
-                BoundPort(port.container_port, port.protocol, "0.0.0.0", port.host_port)
-                for port in (spec.ports if spec is not None else ())
-                if port.host_port
-            ),
+            ports=_ports(spec, is_bound=True),
         )
 
     def _stopped(self, container: Container, code: int) -> Container:
@@ -427,7 +431,7 @@ class FakeEngine:
             status=ContainerStatus.EXITED,
             exit_code=code,
             finished_at=self._now(),
-            ports=(),
+            ports=_ports(self._specs.get(container.container_id), is_bound=False),
         )
 
     def _there(self, container: Container, reason: Reason) -> Container:
@@ -486,7 +490,16 @@ def _about(operation: str, container: Container) -> Call:
 
 
 def _name(tenant_id: TenantId, role: Role) -> str:
-    return f"landlord-tenant-{tenant_id}{_SUFFIX[role]}"
+    return f"landlord-{role.value}-{tenant_id}"
+
+
+def _ports(spec: TenantSpec | None, *, is_bound: bool) -> tuple[BoundPort, ...]:
+    return tuple(
+        BoundPort(port.container_port, port.protocol, "0.0.0.0", port.host_port)
+        if is_bound and port.host_port
+        else BoundPort(port.container_port, port.protocol)
+        for port in (spec.ports if spec is not None else ())
+    )
 
 
 def _host_ports(spec: TenantSpec | None) -> set[int]:
