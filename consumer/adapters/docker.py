@@ -203,8 +203,9 @@ class DockerEngine:
     async def _inspect(self, name: str) -> Container | None:
         """Return the container of this id or name; None when there is none or it is not ours."""
         document = await self._show(name)
-        if document is None:
-            return None
+        return None if document is None else self._read(document)
+
+    def _read(self, document: dict[str, object]) -> Container | None:
         try:
             return to_container(document, self._naming)
         except ValueError:
@@ -358,8 +359,8 @@ class DockerEngine:
         labels = config.get("Labels") if isinstance(config, dict) else None
         if not isinstance(labels, dict) or not self._naming.owns(labels):
             return None
-        container = to_container(document, self._naming)
-        return container if container.tenant_id == tenant_id else None
+        container = self._read(document)
+        return container if container is not None and container.tenant_id == tenant_id else None
 
     async def _fresh(self, name: str, phrase: str) -> Container:
         container = await self._inspect(name)

@@ -1,0 +1,248 @@
+"""The Docker adapter among strangers, and when its requests are interrupted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from consumer.adapters.docker import DockerEngine, Network
+from consumer.adapters.docker_client import Endpoint
+from consumer.adapters.docker_spec import Naming
+from consumer.errors import EngineError
+from consumer.model import ContainerStatus, PortMapping, Reason, Role, TenantId
+from deploy.lab.docker_cli import DockerCli
+from deploy.lab.servers import DockerHost
+from tests.builders import TENANT_ID
+from tests.conftest import WEB
+from tests.contract.engines import create, run, shell_spec
+from tests.integration.proxy import Proxy, socket_proxy
+
+pytestmark = pytest.mark.docker
+
+PREFIX = "ll-among-strangers"
+NAMING = Naming(PREFIX, "mine")
+OTHER = TenantId("other")
+PORT = 18232
+
+
+@pytest.fixture
+async def engine(docker_host: DockerHost, docker: DockerCli) -> AsyncIterator[DockerEngine]:
+    """Open an adapter; take away all containers of its prefix."""
+    async with DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=NAMING).opened() as it:
+        yield it
+    for container in docker.run("ps", "-aq", "--filter", f"name={PREFIX}").split():
+        docker.run("rm", "-f", "-v", container)
+
+
+def run_stranger(docker: DockerCli, name: str, **labels: str) -> str:
+    """Start a container by hand; return its id."""
+    words = [word for key, value in labels.items() for word in ("-l", f"{PREFIX}.{key}={value}")]
+    return docker.run("run", "-d", "--name", name, *words, WEB)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({}, id="no labels"),
+        pytest.param({"tenant_id": TENANT_ID, "instance": "theirs"}, id="another instance"),
+        pytest.param({"tenant_id": OTHER, "instance": "mine"}, id="another tenant"),
+        pytest.param({"tenant_id": "!! odd", "instance": "mine"}, id="odd labels"),
+        pytest.param({"tenant_id": "", "instance": "mine"}, id="empty labels"),
+    ],
+)
+async def test_a_strangers_container_under_our_name_is_a_conflict(
+    engine: DockerEngine, docker: DockerCli, labels: dict[str, str]
+) -> None:
+    """It is told, with its id, and left alone."""
+    stranger = run_stranger(docker, NAMING.container(TENANT_ID, Role.CURRENT), **labels)
+
+    with pytest.raises(EngineError, match=f"is taken by container {stranger[:12]}") as caught:
+        await create(engine, shell_spec())
+
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.NAME_CONFLICT, True)
+    assert docker.inspect(stranger, ".State.Running") is True
+
+
+async def test_odd_labels_blind_nobody(engine: DockerEngine, docker: DockerCli) -> None:
+    """A container with our labels written by hand is no tenant's; the others are seen as ever."""
+    run_stranger(docker, f"{PREFIX}-odd", tenant_id="!! odd", instance="mine")
+    mine = await run(engine, shell_spec())
+
+    async with engine.events() as events:
+        docker.run("rm", "-f", f"{PREFIX}-odd")
+        stopped = await engine.stop(mine)
+        async with asyncio.timeout(10):
+            first = await anext(aiter(events))
+
+    assert await engine.observe(TENANT_ID) == (stopped,)
+    assert [line.tenant_id for line in await engine.survey()] == [TENANT_ID]
+    assert first.tenant_id == TENANT_ID
+
+
+async def test_two_instances_never_see_one_another(
+    engine: DockerEngine, docker_host: DockerHost
+) -> None:
+    """Each sees its own containers and events alone, though prefix and engine are the same."""
+    theirs = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=Naming(PREFIX, "theirs"))
+    mine = await run(engine, shell_spec())
+
+    async with theirs.opened(), theirs.events() as events:
+        seen = (await theirs.observe(TENANT_ID), await theirs.survey())
+        await engine.remove(mine)
+        made = await theirs.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT)
+        await theirs.start(made)
+        async with asyncio.timeout(10):
+            first = await anext(aiter(events))
+
+    assert seen == ((), ())
+    assert (first.tenant_id, first.action) == (OTHER, "start")
+    assert await engine.survey() == ()
+
+
+async def test_the_holder_of_a_port_is_named(engine: DockerEngine) -> None:
+    """Also when it took the port between preparing and starting."""
+    spec = shell_spec(ports=(PortMapping(80, PORT),))
+    made = await create(engine, spec)
+    await engine.start(await engine.create(OTHER, spec, generation=1, role=Role.CURRENT))
+
+    with pytest.raises(EngineError, match=rf"port is already allocated.*held by tenant {OTHER}"):
+        await engine.start(made)
+
+
+async def test_a_missing_network_is_made_once(docker_host: DockerHost, docker: DockerCli) -> None:
+    """Many tenants at a time want it; there is one, and tenants cannot reach each other on it."""
+    name = f"{PREFIX}-net"
+    network = Network(name=name)
+    engine = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=NAMING, network=network)
+
+    async with engine.opened(), asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(engine.prepare(TenantId(f"tenant-{number}"), shell_spec()))
+
+    assert docker.run("network", "ls", "-q", "--filter", f"name={name}").count("\n") == 0
+    icc = docker.run("network", "inspect", "-f", "{{json .Options}}", name)
+    docker.run("network", "rm", name)
+    assert '"com.docker.network.bridge.enable_icc":"false"' in icc
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02, 0.05])
+async def test_a_cancelled_creation_is_seen_through(engine: DockerEngine, seconds: float) -> None:
+    """When the caller goes on, no request is on its way: what is there, stays."""
+    await engine.prepare(TENANT_ID, shell_spec())
+    task = asyncio.create_task(
+        engine.create(TENANT_ID, shell_spec(), generation=1, role=Role.CURRENT)
+    )
+    await asyncio.sleep(seconds)
+
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    at_once = await engine.observe(TENANT_ID)
+    await asyncio.sleep(0.3)
+
+    assert await engine.observe(TENANT_ID) == at_once
+
+
+@pytest.fixture
+async def far_engine(
+    docker_host: DockerHost, docker: DockerCli, tmp_path: Path
+) -> AsyncIterator[tuple[DockerEngine, Proxy]]:
+    """Open an adapter behind a proxy that can lose answers."""
+    place = tmp_path / "proxy.sock"
+    async with socket_proxy(place, docker_host.url.removeprefix("unix://")) as proxy:
+        endpoint = Endpoint(url=f"unix://{place}")
+        async with DockerEngine(endpoint=endpoint, naming=NAMING).opened() as engine:
+            yield engine, proxy
+    docker.remove_containers(f"{PREFIX}.owner={PREFIX}")
+
+
+async def test_a_lost_answer_to_a_creation_is_looked_up(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """The container that was made all the same is found and returned; there is one."""
+    engine, proxy = far_engine
+    proxy.lose_answer_to = b"/containers/create"
+
+    made = await create(engine, shell_spec())
+
+    assert made.status is ContainerStatus.CREATED
+    assert await engine.observe(TENANT_ID) == (made,)
+
+
+async def test_a_lost_answer_to_a_start_is_looked_up(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """It runs, whatever became of the answer."""
+    engine, proxy = far_engine
+    made = await create(engine, shell_spec())
+    proxy.lose_answer_to = b"/start"
+
+    started = await engine.start(made)
+
+    assert started.status is ContainerStatus.RUNNING
+
+
+async def test_a_lost_answer_to_a_stop_is_looked_up(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """It is stopped, whatever became of the answer."""
+    engine, proxy = far_engine
+    started = await run(engine, shell_spec())
+    proxy.lose_answer_to = b"/stop"
+
+    stopped = await engine.stop(started)
+
+    assert stopped.status is ContainerStatus.EXITED
+
+
+async def test_a_lost_answer_to_a_removal_is_looked_up(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """It is gone, whatever became of the answer."""
+    engine, proxy = far_engine
+    made = await create(engine, shell_spec())
+    proxy.lose_answer_to = b"DELETE "
+
+    await engine.remove(made)
+
+    assert await engine.observe(TENANT_ID) == ()
+
+
+async def test_lost_answers_to_changes_are_looked_up(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """A new name and new limits hold, whatever became of the answers."""
+    engine, proxy = far_engine
+    made = await create(engine, shell_spec())
+    wanted = shell_spec(restart_policy=shell_spec().restart_policy)
+
+    proxy.lose_answer_to = b"/rename"
+    renamed = await engine.rename(made, Role.PREDECESSOR)
+    proxy.lose_answer_to = b"/update"
+    adjusted = await engine.adjust(renamed, wanted)
+
+    assert renamed.role is Role.PREDECESSOR
+    assert adjusted.resources == wanted.resources
+
+
+async def test_events_end_when_the_engine_is_lost(
+    far_engine: tuple[DockerEngine, Proxy],
+) -> None:
+    """The stream ends or says so, so that the caller opens a new one; that one works."""
+    engine, proxy = far_engine
+    made = await create(engine, shell_spec())
+
+    async with engine.events() as events:
+        proxy.cut()
+        async with asyncio.timeout(5):
+            with suppress(EngineError):
+                assert [event async for event in events] == []
+    async with engine.events() as events:
+        await engine.start(made)
+        async with asyncio.timeout(5):
+            assert (await anext(aiter(events))).action == "start"
