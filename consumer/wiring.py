@@ -6,6 +6,7 @@ needs the broker's link and names without the rest.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from consumer.adapters.docker import DockerEngine, EngineLimits, Network, Observers
@@ -21,6 +22,7 @@ from consumer.adapters.rabbitmq_topology import (
     connect,
     declare,
 )
+from consumer.adapters.registries import LoginFile, RegistryLogins
 from consumer.document import SpecDefaults
 from consumer.finding import Rules
 from consumer.metrics import Metrics
@@ -99,12 +101,25 @@ def docker_engine(settings: Settings, metrics: Metrics) -> DockerEngine:
             starts=limits.starts, stops=limits.stops, request_seconds=limits.engine_request_seconds
         ),
         pull_limits=PullLimits(pulls=limits.pulls),
+        credentials=registry_logins(settings).find,
         secrets_dir=docker.secrets_dir,
         observers=Observers(
             request=observe_request,
             pull=metrics.startup_phase_seconds.labels(phase="pull").observe,
         ),
     )
+
+
+def registry_logins(settings: Settings) -> RegistryLogins:
+    """Return where logins at registries are read from."""
+    logins = {}
+    docker_config = None
+    for registry, login in settings.compute.docker.registries.items():
+        if isinstance(login, Path):
+            docker_config = login
+        else:
+            logins[registry] = LoginFile(login.username, login.password_file)
+    return RegistryLogins(logins, docker_config=docker_config)
 
 
 def _endpoint(url: str, tls: Tls) -> Endpoint:

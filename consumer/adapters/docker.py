@@ -35,7 +35,8 @@ from consumer.adapters.docker_spec import (
     to_sighting,
     to_update_document,
 )
-from consumer.adapters.images import FindCredentials, Images, PullLimits
+from consumer.adapters.images import Images, PullLimits
+from consumer.adapters.registries import FindCredentials
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,

@@ -9,12 +9,17 @@ for the image afterwards, whatever the stream said.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from aiodocker import Docker
+from aiodocker.jsonstream import json_stream_stream
+from aiodocker.utils import compose_auth_header
 
 from consumer.adapters.docker_client import DockerClient, Refused
+from consumer.adapters.registries import Credentials, FindCredentials, LoginError
 from consumer.errors import EngineError
 from consumer.image_reference import ImageReference, parse_image
 from consumer.model import Reason
@@ -23,18 +28,6 @@ _log: Final = structlog.get_logger(__name__)
 
 _NOT_FOUND: Final = 404
 _PHRASE: Final = "failed to pull image"
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A login at a registry."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-FindCredentials = Callable[[str], Credentials | None]
-"""Given the registry's host (and port), returns the login to use there, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +92,7 @@ class Images:
     async def _join_pull(self, image: str) -> None:
         """Wait for the pull of this image, starting it if nobody has; the last to go ends it."""
         reference = parse_image(image)
-        credentials = self._credentials(reference.registry)
+        credentials = self._login(image, reference.registry)
         key = (str(reference), credentials.username if credentials else "")
         pull = self._pulls.get(key)
         if pull is None:
@@ -118,6 +111,13 @@ class Images:
                 # Whoever comes now starts a new one instead of joining one that is ending.
                 self._pulls.pop(key, None)
 
+    def _login(self, image: str, registry: str) -> Credentials | None:
+        try:
+            return self._credentials(registry)
+        except LoginError as error:
+            message = f"{_PHRASE} {image}: {error}"
+            raise EngineError(Reason.IMAGE_PULL_DENIED, message, is_transient=True) from error
+
     def _forget(self, key: tuple[str, str], done: "asyncio.Task[None]") -> None:
         pull = self._pulls.get(key)
         if pull is not None and pull.task is done:
@@ -132,42 +132,61 @@ class Images:
             began = time.perf_counter()
             _log.info("pulling", image=image)
             try:
-                await self._follow(reference, credentials)
+                why_not = await self._follow(image, reference, credentials)
             except Refused as error:
                 raise _failure(image, error) from error
+            # Also after a silence: an engine that is away is another matter than a slow registry.
             if not await self._is_there(image):
-                message = f"{_PHRASE} {image}: the transfer broke off, the image is not there"
+                message = f"{_PHRASE} {image}: {why_not}"
                 raise EngineError(Reason.IMAGE_PULL_FAILED, message, is_transient=True)
             seconds = time.perf_counter() - began
             self._observe_pull(seconds)
             _log.info("pulled", image=image, seconds=round(seconds, 3))
 
-    async def _follow(self, reference: ImageReference, credentials: Credentials | None) -> None:
-        """Follow the engine's progress to its end."""
-        limits = self._limits
-        auth = None
-        if credentials is not None:
-            auth = {"username": credentials.username, "password": credentials.password}
-        # The registry always in front: the library takes the first part for it once there is a
-        # login. A digest stays with the name.
-        name = f"{reference.name}@{reference.digest}" if reference.digest else reference.name
-        tag = None if reference.digest else reference.tag
-        with self._client.streaming("pull", limits.first_sign_seconds) as docker:
-            progress = docker.images.pull(name, tag=tag, auth=auth, stream=True)
-            async with asyncio.timeout(limits.first_sign_seconds):
-                more = await _advance(progress)
-        with self._client.streaming("pull", limits.idle_seconds):
-            while more:
-                async with asyncio.timeout(limits.idle_seconds):
-                    more = await _advance(progress)
+    async def _follow(
+        self, image: str, reference: ImageReference, credentials: Credentials | None
+    ) -> str:
+        """Follow the engine's progress to its end; say why the image is not there if it is not."""
+        loop = asyncio.get_running_loop()
+        seconds = self._limits.first_sign_seconds
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                with self._client.streaming("pull", seconds) as docker:
+                    async with _asked_for(docker, reference, credentials) as progress:
+                        async for sign in progress:
+                            _log.debug("pull progress", image=image, status=sign.get("status"))
+                            seconds = self._limits.idle_seconds
+                            deadline.reschedule(loop.time() + seconds)
+        except TimeoutError:
+            return f"no progress for {seconds:g} s"
+        return "the transfer broke off, the image is not there"
 
 
-async def _advance(progress: AsyncIterator[dict[str, object]]) -> bool:
-    """Take the next sign of progress; return whether there was one."""
-    async for sign in progress:
-        _log.debug("pull progress", status=sign.get("status"), layer=sign.get("id"))
-        return True
-    return False
+@asynccontextmanager
+async def _asked_for(
+    docker: Docker, reference: ImageReference, credentials: Credentials | None
+) -> AsyncIterator[AsyncIterator[dict[str, object]]]:
+    """Ask the engine for the image; give its progress. On leaving, the engine lets go of it.
+
+    Not by the library's `pull`: that one leaves the connection open when nobody reads on, and the
+    engine then goes on with the transfer.
+    """
+    params = {"fromImage": reference.name}
+    if reference.digest:
+        params["fromImage"] += f"@{reference.digest}"
+    elif reference.tag:
+        params["tag"] = reference.tag
+    headers = {}
+    if credentials is not None:
+        login = {"username": credentials.username, "password": credentials.password}
+        headers["X-Registry-Auth"] = compose_auth_header(login, reference.registry)
+    response = await docker._do_query(  # noqa: SLF001 - see above
+        "images/create", "POST", params=params, headers=headers
+    )
+    try:
+        yield json_stream_stream(response)
+    finally:
+        response.close()
 
 
 def _failure(image: str, error: Refused) -> EngineError:

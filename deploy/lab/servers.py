@@ -6,6 +6,7 @@ if it were another machine: it meddles with no other engine here, and its publis
 its `address`. It has no way to the outside, and so none to a registry but one within.
 """
 
+import ctypes
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -26,6 +28,8 @@ from deploy.lab.packages import RABBITMQ_SERVER, LabError, find
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _COMMAND_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
+_CLONE_NEWNET: Final = 0x40000000
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port() -> int:
@@ -132,6 +136,19 @@ class DockerHost:
         """Return the command that runs the given one on this host's network."""
         # Not `ip netns exec`: that one hides the cgroup mounts.
         return (find("nsenter"), f"--net=/var/run/netns/{self._name}", *command)
+
+    def listen(self) -> socket.socket:
+        """Return a socket of this process that listens on this host's loopback, at a free port."""
+
+        def make() -> socket.socket:
+            # It moves the calling thread alone, which ends right after.
+            with Path(f"/var/run/netns/{self._name}").open("rb") as network:
+                if _libc.setns(network.fileno(), _CLONE_NEWNET) != 0:
+                    raise LabError(os.strerror(ctypes.get_errno()))
+            return socket.create_server(("127.0.0.1", 0))
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make).result()
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises LabError."""

@@ -1,6 +1,7 @@
 """A proxy between a client and a server, for what happens on the way between them."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,8 +19,12 @@ class Proxy:
         self.flows = asyncio.Event()
         """While not set, no answer is passed on."""
         self.flows.set()
-        self.connections = 0
-        """How many were taken."""
+        self.hold_after: int | None = None
+        """After so many bytes of answers it stops to flow by itself."""
+        self.passed = 0
+        """How many bytes of answers were passed on."""
+        self.held = 0
+        """How many connections wait for it to flow again."""
         self._open: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
@@ -33,7 +38,6 @@ class Proxy:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         """Pass on between the two until either has nothing more to say."""
-        self.connections += 1
         self._open |= {upstream[1], client[1]}
         is_losing = asyncio.Event()
         tasks = [
@@ -67,9 +71,20 @@ class Proxy:
             while chunk := await reader.read(_CHUNK):
                 if is_losing.is_set():
                     return
-                await self.flows.wait()
+                if self.hold_after is not None and self.passed >= self.hold_after:
+                    self.hold_after = None
+                    self.flows.clear()
+                await self._wait_for_flow()
+                self.passed += len(chunk)
                 writer.write(chunk)
                 await writer.drain()
+
+    async def _wait_for_flow(self) -> None:
+        self.held += 1
+        try:
+            await self.flows.wait()
+        finally:
+            self.held -= 1
 
 
 @asynccontextmanager
@@ -87,17 +102,17 @@ async def socket_proxy(place: Path, target: str) -> AsyncIterator[Proxy]:
 
 
 @asynccontextmanager
-async def port_proxy(address: str, target: tuple[str, int]) -> AsyncIterator[tuple[Proxy, int]]:
-    """Stand before a TCP port, at a free one of this address; give that too."""
+async def port_proxy(listening: socket.socket, target: tuple[str, int]) -> AsyncIterator[Proxy]:
+    """Stand before a TCP port; takes over the listening socket."""
     proxy = Proxy()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream = await asyncio.open_connection(*target)
         await proxy.serve(upstream, (reader, writer))
 
-    server = await asyncio.start_server(take, address, 0)
+    server = await asyncio.start_server(take, sock=listening)
     async with _serving(server, proxy):
-        yield proxy, server.sockets[0].getsockname()[1]
+        yield proxy
 
 
 @asynccontextmanager
@@ -106,5 +121,6 @@ async def _serving(server: asyncio.Server, proxy: Proxy) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
+        proxy.flows.set()
         proxy.cut()
         await asyncio.sleep(0.05)
