@@ -25,6 +25,7 @@ from uuid import uuid4
 from deploy.lab.daemon import Daemon
 from deploy.lab.packages import RABBITMQ_SERVER, LabError, find
 
+_CONTROL: Final = str(Path(RABBITMQ_SERVER).with_name("rabbitmqctl"))
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _COMMAND_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
@@ -73,6 +74,7 @@ class Broker:
             # One process instead of a shell around it: our signals then reach the node itself.
             "RUNNING_UNDER_SYSTEMD": "1",
         }
+        self._environment = environment
         # The node would start the name server by itself, and leave it behind.
         self._names = Daemon(
             "epmd",
@@ -93,6 +95,20 @@ class Broker:
         """Start it and wait until it takes connections. Raises LabError."""
         self._names.start()
         self.node.start()
+
+    def control(self, *words: str) -> str:
+        """Return what `rabbitmqctl` prints. Raises LabError with what it complains about."""
+        outcome = subprocess.run(
+            [_CONTROL, "-q", *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+        if outcome.returncode != 0:
+            raise LabError(f"rabbitmqctl {' '.join(words)}: {outcome.stdout}{outcome.stderr}")
+        return outcome.stdout
 
     def close(self) -> None:
         """Stop everything that was started."""
