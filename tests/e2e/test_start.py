@@ -1,0 +1,124 @@
+"""The consumer's start and its commands, as a process: what stops it, and how that is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from deploy.lab.names import Names, remove_names
+from deploy.lab.servers import Broker, DockerHost, free_port
+from tests.contract.brokers import fresh_names
+from tests.e2e.world import World, examples_of_the_seed, make_document, own_world
+
+pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
+
+
+def command(
+    *words: str, folder: Path, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "consumer", *words],
+        env={**os.environ, **environment},
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def settings_of(names: Names, broker: Broker, host: DockerHost, folder: Path) -> dict[str, str]:
+    """Return a consumer's settings as environment variables."""
+    return dict(
+        names.environment(
+            broker_url=broker.url, docker_host=host.url, folder=folder, http_port=free_port()
+        )
+    )
+
+
+async def test_the_seeds_settings_are_accepted_and_docker_host_wins(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """The file as it stands there; the engine's address comes from Docker's own variable."""
+    names = fresh_names()
+    settings = settings_of(names, broker, docker_host, tmp_path)
+    del settings["LANDLORD_COMPUTE__DOCKER__HOST"]
+    (tmp_path / "config.yaml").write_bytes(examples_of_the_seed()["config.yaml"])
+
+    done = command("check", "--json", folder=tmp_path, DOCKER_HOST=docker_host.url, **settings)
+
+    told = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(told) == {"settings", "broker", "engine", "ledger"}
+    assert docker_host.url in told["engine"]["message"]
+    await remove_names(broker.url, names)
+
+
+def test_wrong_settings_stop_the_start(tmp_path: Path) -> None:
+    """One line for each fault, exit code 2."""
+    done = command(
+        "run", folder=tmp_path, LANDLORD_BROKER__PREFETCHING="1", LANDLORD_HTTP__PORT="many"
+    )
+
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert len(lines) == 2
+    assert any("LANDLORD_BROKER__PREFETCHING: unknown setting" in line for line in lines)
+    assert any("http.port (LANDLORD_HTTP__PORT)" in line for line in lines)
+
+
+async def test_a_topology_mismatch_stops_the_start(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """One line for the operator, exit code 1."""
+    names = fresh_names()
+    async with await aio_pika.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange(names.status_exchange, "fanout", durable=True)
+
+    settings = settings_of(names, broker, docker_host, tmp_path)
+    done = command("run", folder=tmp_path, **settings)
+
+    told = f"exchange '{names.status_exchange}' exists with type = fanout, wanted is topic"
+    assert done.returncode == 1
+    assert f"landlord-consumer: {told}" in done.stderr.splitlines()
+    await remove_names(broker.url, names)
+
+
+async def test_a_second_consumer_does_not_run_beside_the_first(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """The ledger has one owner; whoever comes second is told so, exit code 1."""
+    async with own_world(broker, docker_host, tmp_path) as world:
+        settings = settings_of(world.names, broker, docker_host, tmp_path)
+
+        done = command("run", folder=tmp_path, **settings)
+        is_running = world.consumer.is_running
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("landlord-consumer: ")
+    assert is_running
+
+
+async def test_tenants_can_be_worked_with_from_the_command_line(
+    world: World, broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """Publish, tenants and status on real servers."""
+    settings = settings_of(world.names, broker, docker_host, tmp_path)
+    settings["LANDLORD_HTTP__PORT"] = str(world.consumer.http_port)
+    document = json.dumps(make_document("by-hand"))
+
+    published = command("publish", "created", "-", folder=tmp_path, stdin=document, **settings)
+    await world.subscriber.expect("by-hand", state="running")
+    listed = command("tenants", "--json", folder=tmp_path, **settings)
+    shown = command("status", "by-hand", folder=tmp_path, **settings)
+
+    assert (published.returncode, listed.returncode, shown.returncode) == (0, 0, 0)
+    assert "by-hand" in [json.loads(line)["tenant_id"] for line in listed.stdout.splitlines()]
+    assert json.loads(shown.stdout)["state"] == "running"
