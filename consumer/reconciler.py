@@ -177,7 +177,7 @@ class Reconciler:
             await self._observe(one_pass)
 
     async def _carry_out(self, one_pass: "_Pass", action: _Deed) -> None:
-        engine, spec = self._engine, one_pass.tenant.spec
+        engine = self._engine
         match action:
             case Create(role, wanted):
                 await self._create(one_pass, role, wanted)
