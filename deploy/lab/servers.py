@@ -175,8 +175,10 @@ class DockerHost:
     def kill(self) -> None:
         """End the engine at once, as if it had crashed; containers are left as they are."""
         self.engine.kill()
-        # It dies with the engine, but not at once; a new one must not meet its remains.
+        # containerd dies with it, but not at once; and where no init reaps the dead, a new engine
+        # would take the old number for a living containerd.
         self._kill_all(b"containerd\0--config\0%s" % str(self._folder).encode())
+        (self._folder / "run" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop everything that was started, and leave no mount, process or link behind."""
