@@ -99,7 +99,7 @@ class Watcher:
                     async for event in events:
                         self._metrics.last_engine_event_timestamp_seconds.set(event.at.timestamp())
                         self._wake(event.tenant_id)
-                _log.info("engine events ended")
+                _log.debug("engine events ended")
             except ConsumerError as error:
                 self._note_trouble(str(error))
             if has_watched:

@@ -642,7 +642,11 @@ class DockerEngine:
         lines = bytearray()
         while True:
             with self._client.streaming("events", self._limits.event_idle_seconds):
-                chunk = await response.content.readany()
+                try:
+                    chunk = await response.content.readany()
+                except TimeoutError:
+                    # Nothing happened, or the peer is dead: only a new stream can tell.
+                    return
             if not chunk:
                 return
             lines += chunk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.docker import DockerEngine, Network
+from consumer.adapters.docker import DockerEngine, EngineLimits, Network
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
@@ -146,6 +146,19 @@ async def test_a_cancelled_creation_is_seen_through(engine: DockerEngine, second
     await asyncio.sleep(0.3)
 
     assert await engine.observe(TENANT_ID) == at_once
+
+
+async def test_a_quiet_engine_is_not_a_lost_one(docker_host: DockerHost) -> None:
+    """A stream in which nothing happens ends, to be opened anew; it is no trouble."""
+    endpoint, limits = Endpoint(url=docker_host.url), EngineLimits(event_idle_seconds=0.3)
+    async with (
+        DockerEngine(endpoint=endpoint, naming=NAMING, limits=limits).opened() as engine,
+        asyncio.timeout(10),
+        engine.events() as events,
+    ):
+        heard = [event async for event in events]
+
+    assert heard == []
 
 
 @pytest.fixture
