@@ -7,12 +7,12 @@ runs as a named task of one group; one that ends unasked takes the consumer down
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -22,7 +22,7 @@ from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.dispatcher import Dispatcher
 from consumer.document import DocumentError, SpecDefaults, read_document
-from consumer.errors import ConsumerError, Fault, SettingsError
+from consumer.errors import ConsumerError, Fault, LedgerError, LedgerInUse, SettingsError
 from consumer.intake import Intake
 from consumer.metrics import Metrics
 from consumer.model import TenantId
@@ -38,6 +38,7 @@ _log: Final = structlog.get_logger(__name__)
 
 DISTRIBUTION: Final = "landlord-consumer"
 _READY_LOOK_SECONDS: Final = 0.05
+_STANDBY_LOOK_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 60.0
 """The pulse beats every few seconds; a minute without one is no hiccup."""
 _CLOSE_SECONDS: Final = 5.0
@@ -47,8 +48,8 @@ _CLOSE_SECONDS: Final = 5.0
 async def serve(settings: Settings) -> int:
     """Run the consumer until it is told to stop; return the exit code.
 
-    Raises ConsumerError when it cannot start: a ledger in use, a port taken, a name on the broker
-    that has other arguments.
+    While another consumer owns the ledger, it stands by. Raises ConsumerError when it cannot start:
+    a port taken, a name on the broker that has other arguments.
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
@@ -56,7 +57,11 @@ async def serve(settings: Settings) -> int:
     for warning in settings.warnings():
         _log.warning("settings", warning=warning)
     async with AsyncExitStack() as stack:
-        parts = await _build(settings, stack)
+        ledger = await _own_ledger(settings, stop)
+        if ledger is None:
+            return 0
+        stack.push_async_callback(ledger.close)
+        parts = await _build(settings, ledger, stack)
         try:
             await _run(parts, stop, settings.shutdown.drain_seconds)
         except* ConsumerError as failures:
@@ -82,6 +87,70 @@ def _check_provider_config(defaults: SpecDefaults) -> None:
         raise SettingsError(tuple(faults)) from None
 
 
+# --- one consumer for a ledger ----------------------------------------------------------------
+
+
+async def _own_ledger(settings: Settings, stop: asyncio.Event) -> SqlLedger | None:
+    """Open the ledger; stand by while another consumer owns it. None when told to stop."""
+    try:
+        return await SqlLedger.open(settings.ledger.url, now=utc_now)
+    except LedgerInUse as error:
+        trouble = f"standing by: {error}"
+    _log.warning("standing by", ledger=settings.ledger.url)
+    async with _standby_api(settings, trouble):
+        while not await _is_set_within(stop, _STANDBY_LOOK_SECONDS):
+            try:
+                ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
+            except LedgerInUse:
+                continue
+            _log.warning("taking over", ledger=settings.ledger.url)
+            return ledger
+    _log.info("stopped")
+    return None
+
+
+@asynccontextmanager
+async def _standby_api(settings: Settings, trouble: str) -> AsyncIterator[None]:
+    """Say over HTTP, for the length of the block, that this consumer lives and is not ready."""
+    api = Api(
+        ledger=_NotOurs(trouble),
+        metrics=Metrics(version=version(DISTRIBUTION)),
+        readiness=lambda: {"ledger": trouble},
+        observed_at=lambda _: None,
+        is_stale=lambda _: True,
+        is_live=lambda: True,
+        version=version(DISTRIBUTION),
+        token=settings.http.token,
+    )
+    async with api.serve(settings.http.host, settings.http.port):
+        _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _NotOurs:
+    """The ledger, as far as it can be read while another consumer owns it: not at all."""
+
+    trouble: str
+
+    async def read(self, tenant_id: TenantId) -> NoReturn:  # noqa: ARG002 - see `api.Reads`
+        raise LedgerError(self.trouble)
+
+    async def page(self, *, after: str, limit: int, state: str | None) -> NoReturn:  # noqa: ARG002
+        raise LedgerError(self.trouble)
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+# --- the parts and their life -----------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
     """What is joined here."""
@@ -103,12 +172,10 @@ class _Parts:
         }
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> _Parts:
+async def _build(settings: Settings, ledger: SqlLedger, stack: AsyncExitStack) -> _Parts:
     """Build the parts and open what has to be open, in order; the stack closes in reverse."""
     metrics = Metrics(version=version(DISTRIBUTION))
     admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
-    ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
-    stack.push_async_callback(ledger.close)
     engine = await stack.enter_async_context(wiring.docker_engine(settings, metrics).opened())
     broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
     outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=utc_now)

@@ -1,17 +1,22 @@
 """The consumer's start and its commands, as a process: what stops it, and how that is told."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import aio_pika
+import aiohttp
 import pytest
 
 from deploy.lab.names import Names, remove_names
+from deploy.lab.packages import LabError
 from deploy.lab.servers import Broker, DockerHost, free_port
 from tests.contract.brokers import fresh_names
+from tests.e2e.consumer_process import ConsumerProcess
 from tests.e2e.world import World, examples_of_the_seed, make_document, own_world
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
@@ -91,19 +96,58 @@ async def test_a_topology_mismatch_stops_the_start(
     await remove_names(broker.url, names)
 
 
-async def test_a_second_consumer_does_not_run_beside_the_first(
+async def test_a_second_consumer_stands_by_and_takes_over(
     broker: Broker, docker_host: DockerHost, tmp_path: Path
 ) -> None:
-    """The ledger has one owner; whoever comes second is told so, exit code 1."""
+    """The ledger has one owner; whoever comes second says so, and goes on once it is free."""
     async with own_world(broker, docker_host, tmp_path) as world:
-        settings = settings_of(world.names, broker, docker_host, tmp_path)
+        await world.run_tenant("handed-over")
+        second = ConsumerProcess(
+            names=world.names, broker_url=broker.url, docker_host=docker_host.url, folder=tmp_path
+        )
+        taking_over = asyncio.create_task(asyncio.to_thread(second.start))
+        try:
+            unready, said = await answer(second, "/readyz")
+            lives, _ = await second.http_get("/healthz")
+            world.consumer.kill()
+            await taking_over
+            status = await second.status("handed-over")
+            event_id = await world.publisher.tell("deleted", "handed-over")
+            await world.subscriber.expect("handed-over", event_id=event_id, state="stopped")
+        finally:
+            second.kill()
 
-        done = command("run", folder=tmp_path, **settings)
-        is_running = world.consumer.is_running
+    assert (unready, lives, status["state"]) == (503, 200, "running")
+    assert "standing by: another consumer owns the ledger" in said
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("landlord-consumer: ")
-    assert is_running
+
+async def test_a_standby_stops_when_told(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """SIGTERM ends it at once, exit code 0, and the owner is not disturbed."""
+    async with own_world(broker, docker_host, tmp_path) as world:
+        second = ConsumerProcess(
+            names=world.names, broker_url=broker.url, docker_host=docker_host.url, folder=tmp_path
+        )
+        starting = asyncio.create_task(asyncio.to_thread(second.start))
+        await answer(second, "/healthz")
+        code = await asyncio.to_thread(second.terminate)
+        with pytest.raises(LabError):
+            await starting
+
+        assert code == 0
+        assert (await world.consumer.http_get("/readyz"))[0] == 200
+
+
+async def answer(consumer: ConsumerProcess, path: str) -> tuple[int, str]:
+    """Return what it answers, once it listens."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return await consumer.http_get(path)
+        except aiohttp.ClientConnectionError:
+            assert time.monotonic() < deadline, "it never listened"
+            await asyncio.sleep(0.05)
 
 
 async def test_tenants_can_be_worked_with_from_the_command_line(
