@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format clean
+.PHONY: help demo run test soak check format clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -19,6 +19,10 @@ run: $(READY) ## the consumer in the foreground, with whatever it needs, until C
 test: $(READY) ## every test, on servers of their own (ARGS="-k oom" for some)
 	@$(BIN)/python -m deploy.lab.packages
 	@$(BIN)/pytest $(ARGS)
+
+soak: $(READY) ## random events under random trouble, 20 minutes (SEED=1, SECONDS=1200)
+	@$(BIN)/python -m deploy.lab.packages
+	@$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),1200)
 
 check: $(READY) ## format, lint, types, layers, unit tests; under 30 s
 	@$(BIN)/ruff format --check .
