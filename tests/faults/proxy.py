@@ -1,11 +1,13 @@
 """A proxy before a TCP or unix address that can do to a connection what networks do.
 
-It stands between the consumer and RabbitMQ or Docker, and passes everything on until told
-otherwise. Connections may be cut, stalled, left half-open, slowed down, or ended after so many
-bytes; before Docker it also sees requests, and may lose one, or its reply. `mend` ends the trouble.
+It stands before RabbitMQ, Docker or a registry, and passes everything on until told otherwise.
+Connections may be cut, stalled, left half-open, slowed down, or ended or stalled after so many
+bytes; a request, or its reply, may be lost or held. `mend` ends the trouble.
 """
 
 import asyncio
+import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,8 +61,13 @@ class Proxy:
         """How long every piece is held up, in both directions."""
         self.judge: Judge | None = None
         """Decides what becomes of each HTTP request."""
+        self.lose_reply_to = b""
+        """The reply to the next request that has these bytes is lost, with its connection; once."""
         self.connections = 0
         """How many connections were taken."""
+        self.stalled = 0
+        """How many connections have a reply that a stall holds up."""
+        self._reply_bytes_left = math.inf
 
     # --- trouble
 
@@ -87,6 +94,13 @@ class Proxy:
         """Let nothing pass towards those who connect."""
         self._may_return.clear()
 
+    def stall_replies_after(self, count: int) -> None:
+        """Stall replies once so many more bytes of them have passed, of all connections together.
+
+        The piece that reaches the count still passes whole.
+        """
+        self._reply_bytes_left = count
+
     def half_open(self) -> None:
         """Have the other side gone without a word: its end is closed, ours hears nothing of it."""
         self.stall()
@@ -103,6 +117,8 @@ class Proxy:
         self.is_refusing = False
         self.delay_seconds = 0.0
         self.judge = None
+        self.lose_reply_to = b""
+        self._reply_bytes_left = math.inf
         for link in list(self._links):
             link.bytes_left = None
             if link.is_half_open:
@@ -145,7 +161,8 @@ class Proxy:
 
     async def _pass_requests(self, reader: asyncio.StreamReader, link: "_Link") -> None:
         while chunk := await reader.read(_CHUNK_BYTES):
-            link.fate = await self._judge(chunk)
+            if link.fate is not Fate.LOSE_REPLY:  # a request may come in more pieces than one
+                link.fate = await self._judge(chunk)
             if link.fate is Fate.LOSE:
                 raise _Ended
             if link.fate is Fate.HOLD:
@@ -165,12 +182,26 @@ class Proxy:
             if link.fate is Fate.HOLD_REPLY:
                 await self._hold()
             await asyncio.sleep(self.delay_seconds)
-            await self._may_return.wait()
+            await self._until_it_may_return()
+            self._count_reply(chunk)
             link.near.write(chunk)
             await link.near.drain()
         if link.is_half_open:
             await asyncio.Event().wait()  # until somebody closes it
         raise _Ended
+
+    async def _until_it_may_return(self) -> None:
+        self.stalled += 1
+        try:
+            await self._may_return.wait()
+        finally:
+            self.stalled -= 1
+
+    def _count_reply(self, chunk: bytes) -> None:
+        self._reply_bytes_left -= len(chunk)
+        if self._reply_bytes_left <= 0:
+            self._reply_bytes_left = math.inf
+            self.stall_replies()
 
     async def _hold(self) -> None:
         self._let_go.clear()
@@ -178,6 +209,9 @@ class Proxy:
         await self._let_go.wait()
 
     async def _judge(self, chunk: bytes) -> Fate:
+        if self.lose_reply_to and self.lose_reply_to in chunk:
+            self.lose_reply_to = b""
+            return Fate.LOSE_REPLY
         # A client writes the head of a request at once, and so it begins a piece.
         if self.judge is None or not chunk.startswith(_METHODS):
             return Fate.PASS
@@ -225,11 +259,13 @@ async def _connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 
 
 @asynccontextmanager
-async def proxy(behind: Place, at: Place) -> AsyncIterator[Proxy]:
-    """Run a proxy at a place for the length of the block."""
+async def proxy(behind: Place, at: Place | socket.socket) -> AsyncIterator[Proxy]:
+    """Run a proxy at a place, or on a listening socket, for the length of the block."""
     made = Proxy(behind)
     if isinstance(at, Path):
         server = await asyncio.start_unix_server(made.take, at)
+    elif isinstance(at, socket.socket):
+        server = await asyncio.start_server(made.take, sock=at)
     else:
         server = await asyncio.start_server(made.take, *at)
     try:

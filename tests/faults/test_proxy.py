@@ -1,6 +1,7 @@
 """The proxy does to connections what it says, and nothing when it is not told to."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,9 +33,12 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
+    def say(self, words: bytes) -> None:
+        self._writer.write(words)
+
     async def ask(self, words: bytes) -> bytes | None:
         """Return the answer: empty when the connection has ended, None when none comes."""
-        self._writer.write(words)
+        self.say(words)
         try:
             return await asyncio.wait_for(self._reader.read(1000), SOON)
         except TimeoutError:
@@ -153,3 +157,76 @@ async def test_a_request_or_its_reply_may_be_lost(
     assert seen == [Request("POST", "/x")]
     assert echo.heard.removeprefix(b"first").startswith(heard)
     assert bool(echo.heard.removeprefix(b"first")) is bool(heard)
+
+
+async def test_one_reply_is_lost_by_what_was_asked(
+    between: Proxy, client: Client, echo: Echo, tmp_path: Path
+) -> None:
+    """In whatever protocol; the request was heard, and the next one like it is answered."""
+    between.lose_reply_to = b"key"
+
+    unlike = await client.ask(b"other")
+    lost = await client.ask(b"the key 1")
+    again = Client(*await asyncio.open_unix_connection(tmp_path / "front"))
+
+    assert (unlike, lost, await again.ask(b"the key 2")) == (b"other", b"", b"the key 2")
+    assert b"the key 1" in echo.heard
+    again.close()
+
+
+async def test_a_reply_is_lost_though_its_request_comes_in_pieces(
+    between: Proxy, client: Client, echo: Echo
+) -> None:
+    """What follows the piece with the bytes belongs to the same request."""
+    between.lose_reply_to = b"head"
+    between.delay_seconds = 0.05
+
+    client.say(b"head")
+    await asyncio.sleep(0.02)
+    answer = await client.ask(b"body")
+
+    assert answer == b""
+    assert echo.heard == b"firsthead"
+
+
+async def test_replies_stall_after_so_many_bytes(
+    between: Proxy, client: Client, echo: Echo, tmp_path: Path
+) -> None:
+    """The piece that reaches the count is the last, on every connection; requests go on."""
+    other = Client(*await asyncio.open_unix_connection(tmp_path / "front"))
+    between.stall_replies_after(8)
+
+    passed = (await client.ask(b"12345"), await other.ask(b"12345"))
+    before = between.stalled
+    held = (await client.ask(b"6"), await other.ask(b"7"))
+    while_stalled, heard = between.stalled, echo.heard
+    between.mend()
+
+    assert (passed, held) == ((b"12345", b"12345"), (None, None))
+    assert (await client.ask(b""), await other.ask(b"")) == (b"6", b"7")
+    assert (before, while_stalled, between.stalled) == (0, 2, 0)
+    assert heard.endswith(b"67")
+    other.close()
+
+
+async def test_mending_takes_back_what_has_not_happened_yet(between: Proxy, client: Client) -> None:
+    """A reply that was to be lost, a stall that was to come."""
+    between.lose_reply_to = b"key"
+    between.stall_replies_after(1)
+    between.mend()
+
+    assert await client.ask(b"key") == b"key"
+    assert await client.ask(b"more") == b"more"
+
+
+async def test_a_listening_socket_may_be_given(echo: Echo, tmp_path: Path) -> None:
+    """For one whose port is to be known before, or that listens in another network."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+
+    async with proxy(tmp_path / "behind", listening):
+        client = Client(*await asyncio.open_connection(*address))
+        answer = await client.ask(b"hello")
+        client.close()
+
+    assert answer == b"hello"
