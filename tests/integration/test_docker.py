@@ -17,7 +17,7 @@ from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID
 from tests.conftest import WEB
 from tests.contract.engines import create, run, shell_spec
-from tests.integration.proxy import Proxy, socket_proxy
+from tests.faults.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.docker
 
@@ -167,10 +167,10 @@ async def far_engine(
 ) -> AsyncIterator[tuple[DockerEngine, Proxy]]:
     """Open an adapter behind a proxy that can lose answers."""
     place = tmp_path / "proxy.sock"
-    async with socket_proxy(place, docker_host.url.removeprefix("unix://")) as proxy:
+    async with proxy(Path(docker_host.url.removeprefix("unix://")), place) as line:
         endpoint = Endpoint(url=f"unix://{place}")
         async with DockerEngine(endpoint=endpoint, naming=NAMING).opened() as engine:
-            yield engine, proxy
+            yield engine, line
     docker.remove_containers(f"{PREFIX}.owner={PREFIX}")
 
 
@@ -178,8 +178,8 @@ async def test_a_lost_answer_to_a_creation_is_looked_up(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """The container that was made all the same is found and returned; there is one."""
-    engine, proxy = far_engine
-    proxy.lose_answer_to = b"/containers/create"
+    engine, line = far_engine
+    line.lose_reply_to = b"/containers/create"
 
     made = await create(engine, shell_spec())
 
@@ -191,9 +191,9 @@ async def test_a_lost_answer_to_a_start_is_looked_up(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """It runs, whatever became of the answer."""
-    engine, proxy = far_engine
+    engine, line = far_engine
     made = await create(engine, shell_spec())
-    proxy.lose_answer_to = b"/start"
+    line.lose_reply_to = b"/start"
 
     started = await engine.start(made)
 
@@ -204,9 +204,9 @@ async def test_a_lost_answer_to_a_stop_is_looked_up(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """It is stopped, whatever became of the answer."""
-    engine, proxy = far_engine
+    engine, line = far_engine
     started = await run(engine, shell_spec())
-    proxy.lose_answer_to = b"/stop"
+    line.lose_reply_to = b"/stop"
 
     stopped = await engine.stop(started)
 
@@ -217,9 +217,9 @@ async def test_a_lost_answer_to_a_removal_is_looked_up(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """It is gone, whatever became of the answer."""
-    engine, proxy = far_engine
+    engine, line = far_engine
     made = await create(engine, shell_spec())
-    proxy.lose_answer_to = b"DELETE "
+    line.lose_reply_to = b"DELETE "
 
     await engine.remove(made)
 
@@ -230,13 +230,13 @@ async def test_lost_answers_to_changes_are_looked_up(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """A new name and new limits hold, whatever became of the answers."""
-    engine, proxy = far_engine
+    engine, line = far_engine
     made = await create(engine, shell_spec())
     wanted = shell_spec(restart_policy=shell_spec().restart_policy)
 
-    proxy.lose_answer_to = b"/rename"
+    line.lose_reply_to = b"/rename"
     renamed = await engine.rename(made, Role.PREDECESSOR)
-    proxy.lose_answer_to = b"/update"
+    line.lose_reply_to = b"/update"
     adjusted = await engine.adjust(renamed, wanted)
 
     assert renamed.role is Role.PREDECESSOR
@@ -247,11 +247,11 @@ async def test_events_end_when_the_engine_is_lost(
     far_engine: tuple[DockerEngine, Proxy],
 ) -> None:
     """The stream ends or says so, so that the caller opens a new one; that one works."""
-    engine, proxy = far_engine
+    engine, line = far_engine
     made = await create(engine, shell_spec())
 
     async with engine.events() as events:
-        proxy.cut()
+        line.drop()
         async with asyncio.timeout(5):
             with suppress(EngineError):
                 assert [event async for event in events] == []

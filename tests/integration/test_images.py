@@ -22,7 +22,7 @@ from deploy.lab.registry import PASSWORD, USERNAME, registry
 from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID, make_spec
 from tests.conftest import WEB
-from tests.integration.proxy import Proxy, port_proxy, socket_proxy
+from tests.faults.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.docker
 
@@ -82,8 +82,8 @@ async def slow(
     listening = docker_host.listen()
     image = f"127.0.0.1:{listening.getsockname()[1]}/web:1"
     target = (docker_host.address, int(place.rpartition(":")[2]))
-    async with port_proxy(listening, target) as proxy:
-        yield proxy, image
+    async with proxy(target, listening) as line:
+        yield line, image
     if docker.has_image(image):
         docker.run("rmi", image)
 
@@ -97,15 +97,15 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 async def test_equal_pulls_are_one(docker_host: DockerHost, slow: tuple[Proxy, str]) -> None:
     """Two tenants that want the same image wait for one transfer."""
-    proxy, image = slow
+    line, image = slow
     pulls: list[float] = []
-    proxy.hold_after = HALF
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host, pulled=pulls.append) as engine, asyncio.TaskGroup() as group:
         group.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
         group.create_task(engine.prepare(OTHER, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
-        proxy.flows.set()
+        await until(lambda: line.stalled > 0)
+        line.mend()
 
     assert len(pulls) == 1
 
@@ -114,8 +114,8 @@ async def test_a_stalled_transfer_is_given_up(
     docker_host: DockerHost, slow: tuple[Proxy, str]
 ) -> None:
     """Without progress for so long it is a failed pull, not an engine that is away."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host, limits=LIMITS) as engine:
         with pytest.raises(EngineError, match=r"^failed to pull image .*no progress") as caught:
@@ -128,8 +128,8 @@ async def test_a_mute_registry_is_given_up(
     docker_host: DockerHost, slow: tuple[Proxy, str]
 ) -> None:
     """So is one that takes the connection and never says a word."""
-    proxy, image = slow
-    proxy.flows.clear()
+    line, image = slow
+    line.stall_replies()
 
     async with opened(docker_host, limits=LIMITS) as engine:
         with pytest.raises(EngineError, match=r"^failed to pull image .*no progress") as caught:
@@ -142,13 +142,13 @@ async def test_a_given_up_pull_can_be_tried_again(
     docker_host: DockerHost, docker: DockerCli, slow: tuple[Proxy, str]
 ) -> None:
     """Once the registry answers again, the next try brings the image in."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host, limits=LIMITS) as engine:
         with pytest.raises(EngineError):
             await engine.prepare(TENANT_ID, make_spec(image=image))
-        proxy.flows.set()
+        line.mend()
         await engine.prepare(TENANT_ID, make_spec(image=image))
 
     assert docker.has_image(image)
@@ -158,16 +158,16 @@ async def test_a_pull_goes_on_while_somebody_waits(
     docker_host: DockerHost, docker: DockerCli, slow: tuple[Proxy, str]
 ) -> None:
     """One of two who waited is cancelled, at once; the other still gets the image."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host) as engine:
         leaving = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
         staying = asyncio.create_task(engine.prepare(OTHER, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
+        await until(lambda: line.stalled > 0)
         leaving.cancel()
         await asyncio.wait((leaving,), timeout=1)
-        proxy.flows.set()
+        line.mend()
         await staying
 
     assert leaving.cancelled()
@@ -178,15 +178,15 @@ async def test_a_pull_that_nobody_waits_for_ends(
     docker_host: DockerHost, docker: DockerCli, slow: tuple[Proxy, str]
 ) -> None:
     """The engine does not bring in what nobody wants; somebody who comes later starts anew."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host) as engine:
         waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
+        await until(lambda: line.stalled > 0)
         waiting.cancel()
         await asyncio.sleep(0.5)
-        proxy.flows.set()
+        line.mend()
         await asyncio.sleep(1)
         is_there = docker.has_image(image)
         await engine.prepare(TENANT_ID, make_spec(image=image))
@@ -199,12 +199,12 @@ async def test_a_held_pull_holds_up_nothing_else(
     docker_host: DockerHost, slow: tuple[Proxy, str]
 ) -> None:
     """While the one place for pulls is taken, requests and images that are there go on."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host, limits=PullLimits(pulls=1)) as engine:
         waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
+        await until(lambda: line.stalled > 0)
         async with asyncio.timeout(2):
             await engine.facts()
             await engine.prepare(OTHER, make_spec(image=WEB))
@@ -216,14 +216,14 @@ async def test_a_cut_transfer_is_taken_up_again(
     docker_host: DockerHost, docker: DockerCli, slow: tuple[Proxy, str]
 ) -> None:
     """The engine tries on by itself; its waiting is progress too."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
 
     async with opened(docker_host) as engine:
         waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
-        proxy.flows.set()
-        proxy.cut()
+        await until(lambda: line.stalled > 0)
+        line.drop()
+        line.mend()
         await waiting
 
     assert docker.has_image(image)
@@ -233,17 +233,17 @@ async def test_a_pull_whose_progress_is_lost_is_no_success(
     docker_host: DockerHost, slow: tuple[Proxy, str], tmp_path: Path
 ) -> None:
     """The connection to the engine breaks amid the transfer: the image is not there."""
-    proxy, image = slow
-    proxy.hold_after = HALF
+    line, image = slow
+    line.stall_replies_after(HALF)
     place = tmp_path / "proxy.sock"
 
     async with (
-        socket_proxy(place, docker_host.url.removeprefix("unix://")) as between,
+        proxy(Path(docker_host.url.removeprefix("unix://")), place) as between,
         opened(docker_host, url=f"unix://{place}") as engine,
     ):
         waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
-        await until(lambda: proxy.held > 0)
-        between.cut()
+        await until(lambda: line.stalled > 0)
+        between.drop()
         with pytest.raises(EngineError) as caught:
             await waiting
 

@@ -29,7 +29,7 @@ from tests.contract.brokers import (
     running,
     until,
 )
-from tests.integration.proxy import Proxy, port_proxy
+from tests.faults.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -248,16 +248,16 @@ async def proxied(
     port = listening.getsockname()[1]
     url = broker.url.replace(str(broker.port), str(port))
     async with (
-        port_proxy(listening, ("127.0.0.1", broker.port)) as proxy,
+        proxy(("127.0.0.1", broker.port), listening) as line,
         running(make_adapter(url, names, heartbeat_seconds=1, call_seconds=2.0)) as adapter,
     ):
         await side.subscribe()
-        yield adapter, proxy
+        yield adapter, line
 
 
-async def lose(adapter: RabbitMQ, proxy: Proxy) -> None:
+async def lose(adapter: RabbitMQ, line: Proxy) -> None:
     """Cut both connections, and wait until they are up again."""
-    proxy.cut()
+    line.drop()
     await until(lambda: adapter.trouble is not None)
     await until(lambda: adapter.trouble is None)
 
@@ -266,10 +266,10 @@ async def test_cut_connections_are_rebuilt(
     proxied: tuple[RabbitMQ, Proxy], side: OtherSide
 ) -> None:
     """Again and again, whole: both ways work after each loss."""
-    adapter, proxy = proxied
+    adapter, line = proxied
 
     for _ in range(3):
-        await lose(adapter, proxy)
+        await lose(adapter, line)
         await assert_both_ways(adapter, side)
 
 
@@ -289,13 +289,13 @@ async def test_what_was_not_settled_comes_again(
     proxied: tuple[RabbitMQ, Proxy], side: OtherSide
 ) -> None:
     """In a new session, in order, marked as redelivered, what was settled not."""
-    adapter, proxy = proxied
+    adapter, line = proxied
     await side.send(b"1", b"2", b"3")
     before = await take(adapter, 3)
     await adapter.ack_through(before[0])
     await asyncio.sleep(0.1)
 
-    await lose(adapter, proxy)
+    await lose(adapter, line)
     after = await take(adapter, 2)
 
     assert [delivery.body for delivery in after] == [b"2", b"3"]
@@ -305,14 +305,14 @@ async def test_what_was_not_settled_comes_again(
 
 async def test_a_stale_ack_does_nothing(proxied: tuple[RabbitMQ, Proxy], side: OtherSide) -> None:
     """The tag of a lost session is another delivery's by now; that one stays unsettled."""
-    adapter, proxy = proxied
+    adapter, line = proxied
     await side.send(b"1", b"2")
     (_, stale) = await take(adapter, 2)
-    await lose(adapter, proxy)
+    await lose(adapter, line)
     await take(adapter, 2)
 
     await adapter.ack_through(stale)
-    await lose(adapter, proxy)
+    await lose(adapter, line)
 
     assert [delivery.body for delivery in await take(adapter, 2)] == [b"1", b"2"]
 
@@ -321,11 +321,11 @@ async def test_deliveries_that_nobody_took_do_not_outlive_their_session(
     proxied: tuple[RabbitMQ, Proxy], side: OtherSide
 ) -> None:
     """They come again, once, with tags of the new session."""
-    adapter, proxy = proxied
+    adapter, line = proxied
     await side.send(b"1", b"2")
     await asyncio.sleep(0.2)
 
-    await lose(adapter, proxy)
+    await lose(adapter, line)
     taken = await take(adapter, 2)
     await adapter.ack_through(taken[-1])
 
@@ -339,16 +339,16 @@ async def test_while_there_is_no_connection_publishing_fails_at_once(
     proxied: tuple[RabbitMQ, Proxy],
 ) -> None:
     """Nothing is kept here for later: that is the outbox's."""
-    adapter, proxy = proxied
-    proxy.flows.clear()
-    proxy.cut()
+    adapter, line = proxied
+    line.stall_replies()
+    line.drop()
     await until(lambda: adapter.trouble is not None)
 
     async with asyncio.timeout(1):
         with pytest.raises(BrokerError):
             await adapter.publish_status(make_entry())
 
-    proxy.flows.set()
+    line.mend()
     await until(lambda: adapter.trouble is None)
 
 
@@ -356,11 +356,11 @@ async def test_a_silent_connection_is_found_out(
     proxied: tuple[RabbitMQ, Proxy], side: OtherSide
 ) -> None:
     """Nothing is closed and nothing comes: the heartbeats tell, and all is built anew."""
-    adapter, proxy = proxied
-    proxy.flows.clear()
+    adapter, line = proxied
+    line.stall_replies()
 
     await until(lambda: adapter.trouble is not None, seconds=10)
-    proxy.flows.set()
+    line.mend()
     await until(lambda: adapter.trouble is None)
 
     await assert_both_ways(adapter, side)
@@ -448,13 +448,13 @@ async def test_a_mismatch_that_comes_later_is_no_end(
     proxied: tuple[RabbitMQ, Proxy], side: OtherSide
 ) -> None:
     """It is told as trouble while it lasts; once an operator has mended it, all goes on."""
-    adapter, proxy = proxied
+    adapter, line = proxied
     queue = side.names.queue
-    proxy.flows.clear()
+    line.stall_replies()
     await side.channel.queue_delete(queue)
     await side.channel.declare_queue(queue, durable=True)
-    proxy.flows.set()
-    proxy.cut()
+    line.drop()
+    line.mend()
 
     await until(lambda: f"queue '{queue}' exists with" in (adapter.trouble or ""))
     await asyncio.sleep(1)
