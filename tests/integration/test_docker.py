@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from consumer.adapters.docker import DockerEngine, EngineLimits, Network
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
-from consumer.model import ContainerStatus, PortMapping, Reason, Role, TenantId
+from consumer.model import ContainerStatus, EngineEvent, PortMapping, Reason, Role, TenantId
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID
@@ -42,6 +43,12 @@ def run_stranger(docker: DockerCli, name: str, **labels: str) -> str:
     return docker.run("run", "-d", "--name", name, *words, WEB)
 
 
+async def first_since(moment: datetime, events: AsyncIterator[EngineEvent]) -> EngineEvent:
+    """Return the first event since then: a new stream begins with what was told shortly before."""
+    async with asyncio.timeout(10):
+        return await anext(event async for event in events if event.at >= moment)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -69,12 +76,12 @@ async def test_odd_labels_blind_nobody(engine: DockerEngine, docker: DockerCli) 
     """A container with our labels written by hand is no tenant's; the others are seen as ever."""
     run_stranger(docker, f"{PREFIX}-odd", tenant_id="!! odd", instance="mine")
     mine = await run(engine, shell_spec())
+    began = datetime.now(UTC)
 
     async with engine.events() as events:
         docker.run("rm", "-f", f"{PREFIX}-odd")
         stopped = await engine.stop(mine)
-        async with asyncio.timeout(10):
-            first = await anext(aiter(events))
+        first = await first_since(began, events)
 
     assert await engine.observe(TENANT_ID) == (stopped,)
     assert [line.tenant_id for line in await engine.survey()] == [TENANT_ID]
@@ -87,14 +94,14 @@ async def test_two_instances_never_see_one_another(
     """Each sees its own containers and events alone, though prefix and engine are the same."""
     theirs = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=Naming(PREFIX, "theirs"))
     mine = await run(engine, shell_spec())
+    began = datetime.now(UTC)
 
     async with theirs.opened(), theirs.events() as events:
         seen = (await theirs.observe(TENANT_ID), await theirs.survey())
         await engine.remove(mine)
         made = await theirs.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT)
         await theirs.start(made)
-        async with asyncio.timeout(10):
-            first = await anext(aiter(events))
+        first = await first_since(began, events)
 
     assert seen == ((), ())
     assert (first.tenant_id, first.action) == (OTHER, "start")
@@ -151,8 +158,9 @@ async def test_a_cancelled_creation_is_seen_through(engine: DockerEngine, second
 async def test_a_quiet_engine_is_not_a_lost_one(docker_host: DockerHost) -> None:
     """A stream in which nothing happens ends, to be opened anew; it is no trouble."""
     endpoint, limits = Endpoint(url=docker_host.url), EngineLimits(event_idle_seconds=0.3)
+    naming = Naming(PREFIX, "quiet")  # nothing of its own was told shortly before
     async with (
-        DockerEngine(endpoint=endpoint, naming=NAMING, limits=limits).opened() as engine,
+        DockerEngine(endpoint=endpoint, naming=naming, limits=limits).opened() as engine,
         asyncio.timeout(10),
         engine.events() as events,
     ):
@@ -249,13 +257,13 @@ async def test_events_end_when_the_engine_is_lost(
     """The stream ends or says so, so that the caller opens a new one; that one works."""
     engine, line = far_engine
     made = await create(engine, shell_spec())
+    began = datetime.now(UTC)
 
     async with engine.events() as events:
         line.drop()
         async with asyncio.timeout(5):
             with suppress(EngineError):
-                assert [event async for event in events] == []
+                assert [event async for event in events if event.at >= began] == []
     async with engine.events() as events:
         await engine.start(made)
-        async with asyncio.timeout(5):
-            assert (await anext(aiter(events))).action == "start"
+        assert (await first_since(began, events)).action == "start"
