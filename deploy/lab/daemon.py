@@ -7,13 +7,28 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from deploy.lab.packages import LabError, find
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _LOOK_SECONDS: Final = 0.05
 _LAST_WORDS: Final = 3000
+
+
+_lasting: Final = ThreadPoolExecutor(1, "daemons")
+
+
+def _in_lasting_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do it in a thread that ends with this process.
+
+    The kernel takes a thread for the parent: started in one that ends, a server would end with it.
+    """
+    return _lasting.submit(work, *args, **kwargs).result()
 
 
 class Daemon:
@@ -52,7 +67,8 @@ class Daemon:
         if self.is_running:
             return
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = _in_lasting_thread(
+                subprocess.Popen,
                 self._command,
                 env=self._environment,
                 cwd=self._folder,

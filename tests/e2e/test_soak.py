@@ -1,20 +1,38 @@
 """Three minutes of random events under random trouble; see `tests.faults.soak`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.lab.servers import Broker, DockerHost
+from tests.conftest import import_web_image
 from tests.faults.soak import soak
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(480)]
 
 
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[Broker, DockerHost]]:
+    """Run servers for this test alone: what is killed so often is of no use to others."""
+    broker, host = Broker(tmp_path / "broker"), DockerHost(tmp_path / "docker")
+    try:
+        broker.start()
+        host.start()
+        import_web_image(host)
+        yield broker, host
+    finally:
+        host.close()
+        broker.close()
+
+
 async def test_nothing_is_lost_doubled_or_untrue_under_trouble(
-    broker: Broker, docker_host: DockerHost, tmp_path: Path
+    servers: tuple[Broker, DockerHost], tmp_path: Path
 ) -> None:
     """Whatever is unplugged, each tenant comes to what its events say."""
-    report = await soak(broker, docker_host, tmp_path, seed=20261125, seconds=180)
+    broker, host = servers
+
+    report = await soak(broker, host, tmp_path, seed=20261125, seconds=180)
 
     assert report.events > 100
     assert sum(report.troubles.values()) > 10
