@@ -64,17 +64,20 @@ async def serve(settings: Settings) -> int:
         parts = await _build(settings, ledger, stack)
         try:
             await _run(parts, stop, settings.shutdown.drain_seconds)
-        except* ConsumerError as failures:
-            raise _first(failures) from failures
+        except ExceptionGroup as failures:
+            ours, others = failures.split(ConsumerError)
+            if ours is None or others is not None:
+                raise
+            raise _first(ours) from failures
     _log.info("stopped")
     return 0
 
 
-def _first(failures: BaseExceptionGroup[ConsumerError]) -> ConsumerError:
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
+def _first(failures: ExceptionGroup[ConsumerError]) -> ConsumerError:
+    failure: ConsumerError | ExceptionGroup[ConsumerError] = failures
+    while isinstance(failure, ExceptionGroup):
         failure = failure.exceptions[0]
-    return failure if isinstance(failure, ConsumerError) else ConsumerError(str(failure))
+    return failure
 
 
 def _check_provider_config(defaults: SpecDefaults) -> None:

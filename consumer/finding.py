@@ -246,7 +246,9 @@ def _told_crash_loop_of(tenant: Tenant, container: Container) -> bool:
 
 def _is_restart(tenant: Tenant, container: Container) -> bool:
     """Whether this run of the container is not its first, as far as we told of it."""
-    if container.restart_count > 0:
+    # The engine counts a restart when a run ends, before the next one begins.
+    is_about_to_begin = container.status is ContainerStatus.RESTARTING
+    if container.restart_count > int(is_about_to_begin):
         return True
     told = tenant.status.container if tenant.status is not None else None
     return (

@@ -13,9 +13,11 @@ pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(480)
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[tuple[Broker, DockerHost]]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, DockerHost]]:
     """Run servers for this test alone: what is killed so often is of no use to others."""
-    broker, host = Broker(tmp_path / "broker"), DockerHost(tmp_path / "docker")
+    # A short path: the name of a socket may have 107 bytes.
+    folder = tmp_path_factory.mktemp("soak")
+    broker, host = Broker(folder / "broker"), DockerHost(folder / "docker")
     try:
         broker.start()
         host.start()

@@ -308,6 +308,13 @@ def test_the_first_run_is_no_restart() -> None:
     assert note_restart(WANTED, [seen(started_at=JUST_NOW)], NOW, RULES) == ()
 
 
+def test_a_first_run_that_has_ended_is_no_restart_yet() -> None:
+    """The engine counts the restart already, and shows the run that has ended."""
+    ended = seen(STATUS.RESTARTING, restart_count=1, started_at=JUST_NOW, exit_code=5)
+
+    assert note_restart(WANTED, [ended], NOW, RULES) == ()
+
+
 @pytest.mark.parametrize(
     ("started_at", "state"),
     [
