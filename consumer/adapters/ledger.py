@@ -83,12 +83,14 @@ _PUT_TENANT: Final = text("""
         touched_at = excluded.touched_at
 """)
 _SEEN: Final = text(
-    "SELECT tenant_id, event_id FROM event_ids WHERE tenant_id IN :ids AND event_id IN :events"
+    "SELECT tenant_id, event_id, refused FROM event_ids"
+    " WHERE tenant_id IN :ids AND event_id IN :events"
 ).bindparams(bindparam("ids", expanding=True), bindparam("events", expanding=True))
 _PUT_SEEN: Final = text("""
-    INSERT INTO event_ids (tenant_id, event_id, recorded_at)
-    VALUES (:tenant_id, :event_id, :recorded_at)
-    ON CONFLICT (tenant_id, event_id) DO NOTHING
+    INSERT INTO event_ids (tenant_id, event_id, recorded_at, refused)
+    VALUES (:tenant_id, :event_id, :recorded_at, :refused)
+    ON CONFLICT (tenant_id, event_id) DO UPDATE SET
+        recorded_at = excluded.recorded_at, refused = excluded.refused
 """)
 _PUT_OUTBOX: Final = text("""
     INSERT INTO outbox (tenant_id, sequence, state, body, created_at, correlation_id, traceparent)
@@ -410,18 +412,18 @@ class _Recording:
     def __init__(
         self,
         tenants: dict[TenantId, Tenant],
-        seen: set[tuple[str, str]],
+        seen: dict[tuple[str, str], bool],
         now: datetime,
     ) -> None:
         self._tenants = tenants
-        self._seen = seen
+        self._seen = seen  # whether the event with this id was refused
         self._now = now
         self.touched: dict[TenantId, None] = {}
         self.newly_seen: list[dict[str, object]] = []
         self.outbox: list[dict[str, object]] = []
 
     def take(self, entry: TenantEvent | Refusal) -> Recorded:
-        if entry.event_id is not None and (entry.tenant_id, entry.event_id) in self._seen:
+        if self._is_duplicate(entry):
             return Recorded(Verdict.DUPLICATE, entry.tenant_id)
         if isinstance(entry, Refusal):
             return self._refuse(entry)
@@ -431,8 +433,15 @@ class _Recording:
             return Recorded(verdict, entry.tenant_id)
         is_change = changes(tenant, entry)
         self._put(intend(tenant, entry))
-        self._note(entry.tenant_id, entry.event_id)
+        self._note(entry)
         return Recorded(Verdict.RECORDED, entry.tenant_id, changes_intention=is_change)
+
+    def _is_duplicate(self, entry: TenantEvent | Refusal) -> bool:
+        """Whether it was told or done before; what was refused may be done the next time."""
+        if entry.event_id is None:
+            return False
+        was_refused = self._seen.get((entry.tenant_id, entry.event_id))
+        return was_refused is not None and (isinstance(entry, Refusal) or not was_refused)
 
     def _refuse(self, refusal: Refusal) -> Recorded:
         """Tell the tenant; then tell again what is true of it, so that this is the last word."""
@@ -460,7 +469,7 @@ class _Recording:
             truth = replace(former, reason=_retold(former), occurred_at=self._now)
             tenant = self._tell(tenant, truth, _Answer(tenant.correlation_id, tenant.traceparent))
         self._put(tenant)
-        self._note(refusal.tenant_id, refusal.event_id)
+        self._note(refusal)
         return Recorded(Verdict.RECORDED, refusal.tenant_id)
 
     def _tell(self, tenant: Tenant, status: Status, answer: "_Answer") -> Tenant:
@@ -472,13 +481,13 @@ class _Recording:
         self._tenants[tenant.tenant_id] = tenant
         self.touched[tenant.tenant_id] = None
 
-    def _note(self, tenant_id: TenantId, event_id: EventId | None) -> None:
-        if event_id is not None:
-            self._seen.add((tenant_id, event_id))
-            at = _stamp(self._now)
-            self.newly_seen.append(
-                {"tenant_id": tenant_id, "event_id": event_id, "recorded_at": at}
-            )
+    def _note(self, entry: TenantEvent | Refusal) -> None:
+        if entry.event_id is None:
+            return
+        is_refused = isinstance(entry, Refusal)
+        self._seen[entry.tenant_id, entry.event_id] = is_refused
+        row = {"tenant_id": entry.tenant_id, "event_id": entry.event_id, "refused": is_refused}
+        self.newly_seen.append({**row, "recorded_at": _stamp(self._now)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,16 +526,17 @@ def _read_many(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId
 
 def _read_seen(
     connection: Connection, batch: Sequence[TenantEvent | Refusal]
-) -> set[tuple[str, str]]:
+) -> dict[tuple[str, str], bool]:
     pairs = [(entry.tenant_id, entry.event_id) for entry in batch if entry.event_id is not None]
-    seen: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], bool] = {}
     for start in range(0, len(pairs), _CHUNK):
         part = pairs[start : start + _CHUNK]
         values = {
             "ids": list({tenant_id for tenant_id, _ in part}),
             "events": list({event_id for _, event_id in part}),
         }
-        seen.update((row.tenant_id, row.event_id) for row in connection.execute(_SEEN, values))
+        for row in connection.execute(_SEEN, values):
+            seen[row.tenant_id, row.event_id] = bool(row.refused)
     return seen
 
 

@@ -300,6 +300,30 @@ async def test_a_refused_event_is_told_once(ledger: SqlLedger) -> None:
     assert len(await ledger.unsent(limit=10)) == 1
 
 
+async def test_what_was_refused_is_recorded_once_it_is_no_longer_refused(
+    ledger: SqlLedger,
+) -> None:
+    """A replay under the same id, after the policy changed, is news; a second one is not."""
+    await ledger.record([refusal()])
+    event = make_event(event_id=EventId("bad"))
+
+    recorded = await ledger.record([event])
+    again = await ledger.record([event])
+
+    assert (recorded[0].verdict, again[0].verdict) == (Verdict.RECORDED, Verdict.DUPLICATE)
+    assert (await known(ledger)).desired is Desired.RUNNING
+
+
+async def test_what_was_recorded_stays_so_when_it_is_refused_later(ledger: SqlLedger) -> None:
+    """A redelivery under a stricter policy neither tells a failure nor makes room for another."""
+    event = make_event(event_id=EventId("bad"))
+    await ledger.record([event])
+
+    (refused, again) = await ledger.record([refusal(), event])
+
+    assert (refused.verdict, again.verdict) == (Verdict.DUPLICATE, Verdict.DUPLICATE)
+
+
 def sighting(status: ContainerStatus, tenant_id: TenantId = TENANT_ID) -> Sighting:
     """Return an entry of the engine's list."""
     container = make_container()
