@@ -9,7 +9,7 @@ session it came by; a lost session is no error, the broker delivers again.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,9 +26,9 @@ from aio_pika.abc import (
     AbstractQueue,
 )
 from aio_pika.exceptions import DeliveryError
-from pamqp import encode
 from pamqp.commands import Basic
 
+from consumer.adapters.rabbitmq_messages import as_delivery, as_letter
 from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
     Topology,
@@ -46,8 +46,6 @@ _log: Final = structlog.get_logger(__name__)
 _CONNECTING: Final = "not connected yet"
 _BLOCKED: Final = "the broker blocks publishers (a memory or disk alarm)"
 _BLOCKED_PROBE_SECONDS: Final = 0.05
-_MOST_HEADER_BYTES: Final = 120_000
-"""A header frame cannot be split, and one beyond frame_max (131072) ends the whole connection."""
 _STEADY_SECONDS: Final = 5.0
 """A session that lasted this long starts the backoff anew."""
 
@@ -217,7 +215,7 @@ class RabbitMQ:
 
     def _taker(self, intake: _Intake) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
         async def take(message: AbstractIncomingMessage) -> None:
-            delivery = _delivery(message, intake.number, self._now())
+            delivery = as_delivery(message, intake.number, self._now())
             intake.arrived[delivery.tag] = delivery
             self._has_arrived.set()
 
@@ -319,7 +317,7 @@ class RabbitMQ:
     async def publish_dead_letter(self, letter: DeadLetter) -> None:
         """Publish to the dead-letter exchange; a message that no queue takes is an error."""
         outlet = self._open_outlet()
-        message = _letter_message(letter)
+        message = as_letter(letter)
         try:
             await self._confirmed(
                 outlet, outlet.letters, message, letter.delivery.routing_key, is_mandatory=True
@@ -381,69 +379,3 @@ class RabbitMQ:
         else:
             _log.info("broker takes messages again")
         self._on_change(self.trouble is None)
-
-
-def _delivery(message: AbstractIncomingMessage, session: int, received_at: datetime) -> Delivery:
-    properties: dict[str, object] = {
-        "content_type": message.content_type,
-        "content_encoding": message.content_encoding,
-        "priority": message.priority,
-        "correlation_id": message.correlation_id,
-        "reply_to": message.reply_to,
-        "expiration": message.expiration,
-        "message_id": message.message_id,
-        "timestamp": message.timestamp,
-        "type": message.type,
-        "user_id": message.user_id,
-        "app_id": message.app_id,
-    }
-    if message.delivery_tag is None:
-        raise BrokerError("a delivery without a tag")
-    return Delivery(
-        body=message.body,
-        tag=message.delivery_tag,
-        session=session,
-        received_at=received_at,
-        routing_key=message.routing_key or "",
-        exchange=message.exchange or "",
-        redelivered=bool(message.redelivered),
-        headers=dict(message.headers),
-        properties={name: value for name, value in properties.items() if value is not None},
-        content_type=message.content_type,
-        message_id=message.message_id,
-        event_type=message.type,
-        correlation_id=message.correlation_id,
-    )
-
-
-def _letter_message(letter: DeadLetter) -> aio_pika.Message:
-    """Return the delivery as it came, with the new headers.
-
-    Two properties move to headers, because the broker would act upon them: `expiration` would let
-    the dead letter expire, `user_id` has to be the login of whoever publishes.
-    """
-    delivery = letter.delivery
-    kept = dict(delivery.properties)
-    added: dict[str, object] = {
-        **letter.headers,
-        "landlord-exchange": delivery.exchange,
-        "landlord-routing-key": delivery.routing_key,
-    }
-    for name in ("expiration", "user_id"):
-        value = kept.pop(name, None)
-        if value is not None:
-            added[f"landlord-original-{name.replace('_', '-')}"] = str(value)
-    return aio_pika.Message(
-        delivery.body,
-        headers=_fitting({**delivery.headers, **added}, added),  # type: ignore[arg-type]  # field values
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        **kept,  # type: ignore[arg-type]  # each came out of a message under the same name
-    )
-
-
-def _fitting(headers: Mapping[str, object], added: Mapping[str, object]) -> dict[str, object]:
-    """Return the headers, or only our own with a note when all together are too long to send."""
-    size = len(encode.field_table(dict(headers)))  # type: ignore[arg-type]  # field values
-    if size <= _MOST_HEADER_BYTES:
-        return dict(headers)
-    return {**added, "landlord-headers-dropped": f"{size} bytes of headers are too long to send"}

@@ -1,0 +1,97 @@
+"""AMQP messages become deliveries, and deliveries messages again.
+
+Shared by the consumer's own sessions (`rabbitmq`) and by what an operator does with dead letters
+(`rabbitmq_letters`). Nothing here talks to the broker.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
+from pamqp import encode
+
+from consumer.errors import BrokerError
+from consumer.letters import Original
+from consumer.messages import DeadLetter, Delivery
+
+_MOST_HEADER_BYTES: Final = 120_000
+"""A header frame cannot be split, and one beyond frame_max (131072) ends the whole connection."""
+
+
+def as_delivery(message: AbstractIncomingMessage, session: int, received_at: datetime) -> Delivery:
+    """Return the message as the delivery that it is."""
+    properties: dict[str, object] = {
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "priority": message.priority,
+        "correlation_id": message.correlation_id,
+        "reply_to": message.reply_to,
+        "expiration": message.expiration,
+        "message_id": message.message_id,
+        "timestamp": message.timestamp,
+        "type": message.type,
+        "user_id": message.user_id,
+        "app_id": message.app_id,
+    }
+    if message.delivery_tag is None:
+        raise BrokerError("a delivery without a tag")
+    return Delivery(
+        body=message.body,
+        tag=message.delivery_tag,
+        session=session,
+        received_at=received_at,
+        routing_key=message.routing_key or "",
+        exchange=message.exchange or "",
+        redelivered=bool(message.redelivered),
+        headers=dict(message.headers),
+        properties={name: value for name, value in properties.items() if value is not None},
+        content_type=message.content_type,
+        message_id=message.message_id,
+        event_type=message.type,
+        correlation_id=message.correlation_id,
+    )
+
+
+def as_letter(letter: DeadLetter) -> aio_pika.Message:
+    """Return the delivery as it came, with the new headers.
+
+    Two properties move to headers, because the broker would act upon them: `expiration` would let
+    the dead letter expire, `user_id` has to be the login of whoever publishes.
+    """
+    delivery = letter.delivery
+    kept = dict(delivery.properties)
+    added: dict[str, object] = {
+        **letter.headers,
+        "landlord-exchange": delivery.exchange,
+        "landlord-routing-key": delivery.routing_key,
+    }
+    for name in ("expiration", "user_id"):
+        value = kept.pop(name, None)
+        if value is not None:
+            added[f"landlord-original-{name.replace('_', '-')}"] = str(value)
+    return aio_pika.Message(
+        delivery.body,
+        headers=_fitting({**delivery.headers, **added}, added),  # type: ignore[arg-type]  # field values
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        **kept,  # type: ignore[arg-type]  # each came out of a message under the same name
+    )
+
+
+def _fitting(headers: Mapping[str, object], added: Mapping[str, object]) -> dict[str, object]:
+    """Return the headers, or only our own with a note when all together are too long to send."""
+    size = len(encode.field_table(dict(headers)))  # type: ignore[arg-type]  # field values
+    if size <= _MOST_HEADER_BYTES:
+        return dict(headers)
+    return {**added, "landlord-headers-dropped": f"{size} bytes of headers are too long to send"}
+
+
+def as_message(original: Original) -> aio_pika.Message:
+    """Return it as it is to be published; `user_id` was set aside when it was dead-lettered."""
+    return aio_pika.Message(
+        original.body,
+        headers=dict(original.headers),  # type: ignore[arg-type]  # field values
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        **{name: value for name, value in original.properties.items() if name != "user_id"},  # type: ignore[arg-type]  # as above
+    )
