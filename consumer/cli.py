@@ -10,12 +10,10 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NoReturn, TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import uuid4
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from consumer import logs
 from consumer.adapters.compute_api import ask
@@ -25,15 +23,25 @@ from consumer.adapters.rabbitmq_operator import (
     watch_statuses,
 )
 from consumer.app import examine, serve
+from consumer.cli_dead_letters import dead_letters
 from consumer.errors import ConsumerError, SettingsError
 from consumer.messages import status_event_schema, tenant_event_schema
 from consumer.model import Document, EventKind, as_tenant_id
 from consumer.settings import Settings, load
+from consumer.terminal import (
+    DONE,
+    FAILED,
+    WRONG_USE,
+    ConfigOption,
+    JsonOption,
+    print_table,
+    refuse,
+    say,
+)
 from consumer.wiring import broker_link, topology
 
 _T = TypeVar("_T")
 
-_DONE, _FAILED, _WRONG_USE = 0, 1, 2
 _YAML_SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 cli: Final = typer.Typer(
@@ -44,11 +52,7 @@ cli: Final = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file; else $LANDLORD_CONFIG, else ./config.yaml."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+cli.add_typer(dead_letters, name="dead-letters")
 
 
 class Kind(StrEnum):
@@ -67,13 +71,13 @@ def main() -> None:
         cli()
     except SettingsError as error:
         for fault in error.faults:
-            _say(f"settings: {fault}")
-        sys.exit(_WRONG_USE)
+            say(f"settings: {fault}")
+        sys.exit(WRONG_USE)
     except ConsumerError as error:
-        _say(str(error))
-        sys.exit(_FAILED)
+        say(str(error))
+        sys.exit(FAILED)
     except KeyboardInterrupt:
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
 
 
 @cli.command()
@@ -100,7 +104,7 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             print(json.dumps({"name": thing.name, "ok": not thing.trouble, "message": outcome}))
         else:
             print(f"{'ok   ' if not thing.trouble else 'WRONG'}  {thing.name}: {outcome}")
-    raise typer.Exit(_FAILED if any(thing.trouble for thing in examined) else _DONE)
+    raise typer.Exit(FAILED if any(thing.trouble for thing in examined) else DONE)
 
 
 @cli.command()
@@ -134,19 +138,19 @@ def publish(
 
 def _read_body(file: str | None, tenant: str | None) -> tuple[bytes, str]:
     if (file is None) is (tenant is None):
-        _refuse("give either a file (or -) or --tenant")
+        refuse("give either a file (or -) or --tenant")
     if tenant is not None:
         try:
             return json.dumps({"tenant_id": as_tenant_id(tenant)}).encode(), "application/json"
         except ValueError as error:
-            _refuse(f"--tenant {tenant!r}: {error}")
+            refuse(f"--tenant {tenant!r}: {error}")
     if file == "-":
         return sys.stdin.buffer.read(), "application/json"
     path = Path(file or "")
     try:
         body = path.read_bytes()
     except OSError as error:
-        _refuse(f"{path}: {error.strerror}")
+        refuse(f"{path}: {error.strerror}")
     is_yaml = path.suffix.lower() in _YAML_SUFFIXES
     return body, "application/yaml" if is_yaml else "application/json"
 
@@ -184,7 +188,7 @@ async def _watch(settings: Settings, wanted: _Wanted, *, as_json: bool) -> None:
             asyncio.timeout(wanted.timeout_seconds),
             watch_statuses(link, topology(settings)) as bodies,
         ):
-            _say(f"watching {link.place}")
+            say(f"watching {link.place}")
             async for status in _statuses(bodies, wanted.tenant):
                 print(json.dumps(status) if as_json else _line(status), flush=True)
                 shown += 1
@@ -224,11 +228,9 @@ def tenants(
         for tenant in listed:
             print(json.dumps(tenant))
         return
-    table = Table("tenant", "state", "reason", "wanted", "message", box=None)
-    for tenant in listed:
-        names = ("tenant_id", "state", "reason", "desired", "message")
-        table.add_row(*(str(tenant.get(name) or "") for name in names))
-    Console().print(table)
+    names = ("tenant_id", "state", "reason", "desired", "message")
+    rows = [tuple(tenant.get(name) or "" for name in names) for tenant in listed]
+    print_table("tenant", "state", "reason", "wanted", "message", rows=[*rows])
 
 
 async def _list_tenants(settings: Settings, url: str | None, state: str | None) -> list[Document]:
@@ -279,12 +281,3 @@ def schema(*, events_out: Annotated[bool, typer.Option("--status")] = False) -> 
 
 def _wait(work: Coroutine[object, object, _T]) -> _T:
     return asyncio.run(work)
-
-
-def _refuse(message: str) -> NoReturn:
-    _say(message)
-    raise typer.Exit(_WRONG_USE)
-
-
-def _say(message: str) -> None:
-    print(f"landlord-consumer: {message}", file=sys.stderr)

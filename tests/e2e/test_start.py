@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,39 +9,15 @@ import aio_pika
 import aiohttp
 import pytest
 
-from deploy.lab.names import Names, remove_names
+from deploy.lab.names import remove_names
 from deploy.lab.packages import LabError
-from deploy.lab.servers import Broker, DockerHost, free_port
+from deploy.lab.servers import Broker, DockerHost
 from tests.contract.brokers import fresh_names
+from tests.e2e.commands import command, settings_of
 from tests.e2e.consumer_process import ConsumerProcess
 from tests.e2e.world import World, examples_of_the_seed, make_document, own_world
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
-
-
-def command(
-    *words: str, folder: Path, stdin: str = "", **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "consumer", *words],
-        env={**os.environ, **environment},
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-def settings_of(names: Names, broker: Broker, host: DockerHost, folder: Path) -> dict[str, str]:
-    """Return a consumer's settings as environment variables."""
-    return dict(
-        names.environment(
-            broker_url=broker.url, docker_host=host.url, folder=folder, http_port=free_port()
-        )
-    )
 
 
 async def test_the_seeds_settings_are_accepted_and_docker_host_wins(
