@@ -1,9 +1,12 @@
 """What the ledger promises, on a SQLite file, with its own thread and in the caller's."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -322,6 +325,22 @@ async def test_what_was_recorded_stays_so_when_it_is_refused_later(ledger: SqlLe
     (refused, again) = await ledger.record([refusal(), event])
 
     assert (refused.verdict, again.verdict) == (Verdict.DUPLICATE, Verdict.DUPLICATE)
+
+
+async def test_a_ledger_of_an_older_version_is_brought_up(tmp_path: Path) -> None:
+    """The ids that it saw are those of events that were recorded."""
+    first = resources.files("consumer.adapters") / "migrations" / "0001_start.sql"
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
+        old.executescript(first.read_text(encoding="utf-8"))
+        old.execute("INSERT INTO event_ids VALUES (?, 'old', '2026-11-24')", (TENANT_ID,))
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+
+    opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
+    recorded = await opened.record([make_event(event_id=EventId("old")), make_event()])
+    await opened.close()
+
+    assert [one.verdict for one in recorded] == [Verdict.DUPLICATE, Verdict.RECORDED]
 
 
 def sighting(status: ContainerStatus, tenant_id: TenantId = TENANT_ID) -> Sighting:
