@@ -164,6 +164,58 @@ class BrokerClients:
             assert time.monotonic() < deadline, f"no dead letter within {timeout} s"
             await asyncio.sleep(_LOOK_SECONDS)
 
+    async def dead_letters(self) -> int:
+        """Return how many dead letters wait to be looked at."""
+        queue = await self._channel.declare_queue(
+            self._names.dead_letter, passive=True, timeout=_CALL_SECONDS
+        )
+        return queue.declaration_result.message_count or 0
+
+    async def drain_dead_letters(self) -> dict[str, tuple[str, str]]:
+        """Take every dead letter; return reason and error of each by its message id.
+
+        Fails when a message was dead-lettered twice.
+        """
+        left = await self.dead_letters()
+        queue = await self._channel.get_queue(self._names.dead_letter, ensure=False)
+        told: dict[str, tuple[str, str]] = {}
+        is_empty = asyncio.Event()
+
+        async def take(letter: AbstractIncomingMessage) -> None:
+            reason, error = letter.headers["landlord-reason"], letter.headers["landlord-error"]
+            told[letter.message_id or ""] = (str(reason), str(error))
+            nonlocal left
+            left -= 1
+            if left == 0:
+                is_empty.set()
+
+        count = left
+        tag = await queue.consume(take, no_ack=True, timeout=_CALL_SECONDS)
+        await asyncio.wait_for(is_empty.wait(), 30)
+        await queue.cancel(tag, timeout=_CALL_SECONDS)
+        assert len(told) == count, "a message was dead-lettered twice"
+        return told
+
+    @asynccontextmanager
+    async def peek(self) -> AsyncIterator[AbstractIncomingMessage]:
+        """Look at the one delivery in the consumer's queue; it goes back after the block.
+
+        The consumer must not run: while it does, nobody else is given any.
+        """
+        queue = await self._channel.get_queue(self._names.queue, ensure=False)
+        taken: asyncio.Future[AbstractIncomingMessage] = asyncio.get_running_loop().create_future()
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            taken.set_result(message)
+
+        tag = await queue.consume(take, timeout=_CALL_SECONDS)
+        message = await asyncio.wait_for(taken, _CALL_SECONDS)
+        try:
+            yield message
+        finally:
+            await queue.cancel(tag, timeout=_CALL_SECONDS)
+            await message.nack(requeue=True)
+
     async def backlog(self) -> int:
         """Return how many deliveries wait in the consumer's queue, not counting unacked ones."""
         queue = await self._channel.declare_queue(

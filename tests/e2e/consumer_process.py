@@ -80,6 +80,12 @@ class ConsumerProcess:
     def is_running(self) -> bool:
         return self._process.is_running
 
+    @property
+    def memory_kilobytes(self) -> int:
+        """How much memory it holds (VmRSS)."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
     def _says_ready(self) -> bool:
         return any(line.get("event") == "ready" for line in self.log_lines(begin=self._log_begin))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.e2e.broker_clients import BrokerClients, Publisher, Status, Subscribe
 from tests.e2e.consumer_process import ConsumerProcess, get
 
 _LISTEN_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ class World:
         """Return the ids of all containers of the tenant, in whatever state."""
         return self.docker.containers(f"{self.names.prefix}.tenant_id={tenant_id}")
 
+    async def is_ready(self) -> bool:
+        """Whether the consumer says that it can do its work."""
+        code, _ = await self.consumer.http_get("/readyz")
+        return code == 200
+
     async def fetch(self, port: int, path: str = "/") -> str:
         """Return what answers on a published port, once the server within listens."""
         deadline = time.monotonic() + _LISTEN_SECONDS
@@ -90,6 +96,16 @@ def make_document(
         "resources": {"cpu": 100, "memory": 32},
         **fields,
     }
+
+
+async def until(is_so: Callable[[], bool | Awaitable[bool]], *, seconds: float = 20.0) -> None:
+    """Wait until it is so; what is asked may be something to await. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = is_so()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def shell(script: str) -> dict[str, object]:
