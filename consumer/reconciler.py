@@ -193,7 +193,9 @@ class Reconciler:
             case Rename(container, role):
                 one_pass.exchange(container, await engine.rename(container, role))
             case Adjust(container, wanted):
-                one_pass.exchange(container, await engine.adjust(container, wanted))
+                adjusted = await engine.adjust(container, wanted)
+                one_pass.tenant = _with_applied_known(one_pass.tenant, container)
+                one_pass.exchange(container, adjusted)
             case _:
                 assert_never(action)
 
@@ -330,6 +332,17 @@ class _Pass:
 def _for_good(finding: Finding) -> Setback:
     """Return the setback of a failed successor: trying it again would cost downtime."""
     return Setback(1, finding.reason, finding.message, None)
+
+
+def _with_applied_known(tenant: Tenant, before: Container) -> Tenant:
+    """Return the tenant with what its adopted container had before it was changed in place.
+
+    All else is as wanted, or it would have been replaced; the engine told the rest.
+    """
+    if tenant.applied is not None or tenant.spec is None or before.resources is None:
+        return tenant
+    was = replace(tenant.spec, resources=before.resources, restart_policy=before.restart_policy)
+    return replace(tenant, applied=was)
 
 
 def _unreachable(tenant: Tenant) -> Finding:

@@ -67,7 +67,7 @@ def _reason(tenant: Tenant, finding: Finding) -> Reason:
     if tenant.kind is None and tenant.status is None:
         return Reason.ADOPTED
     if is_pending:
-        return _reason_of_answer(tenant, is_new_run=is_new_run)
+        return _reason_of_answer(tenant, finding.container)
     return _reason_of_change(tenant, is_new_run=is_new_run)
 
 
@@ -81,13 +81,17 @@ def _was_so_already(tenant: Tenant, finding: Finding) -> bool:
     return told == seen and last.reason in (finding.reason, Reason.UNCHANGED)
 
 
-def _reason_of_answer(tenant: Tenant, *, is_new_run: bool) -> Reason:
+def _reason_of_answer(tenant: Tenant, container: Container | None) -> Reason:
     was_running = tenant.status is not None and tenant.status.state is State.RUNNING
     if tenant.kind is EventKind.RESUMED:
-        return Reason.UNCHANGED if was_running and not is_new_run else Reason.RESUMED
+        is_same_run = was_running and not _is_new_run(tenant, container)
+        return Reason.UNCHANGED if is_same_run else Reason.RESUMED
     if tenant.applied is not None and tenant.applied != tenant.spec:
         return Reason.UPDATED
-    return Reason.STARTED if is_new_run else Reason.UNCHANGED
+    if tenant.applied is None and was_running and _is_another(tenant, container):
+        # It was adopted: what it was made of is not known, but that it was replaced is.
+        return Reason.UPDATED
+    return Reason.STARTED if _is_new_run(tenant, container) else Reason.UNCHANGED
 
 
 def _reason_of_change(tenant: Tenant, *, is_new_run: bool) -> Reason:
@@ -111,6 +115,11 @@ def _is_new_run(tenant: Tenant, container: Container | None) -> bool:
     if container is None or told is None:
         return True
     return (told.container_id, told.started_at) != (container.container_id, container.started_at)
+
+
+def _is_another(tenant: Tenant, container: Container | None) -> bool:
+    told = tenant.status.container if tenant.status is not None else None
+    return container is None or told is None or told.container_id != container.container_id
 
 
 def _is_news(tenant: Tenant, finding: Finding, reason: Reason) -> bool:
@@ -157,7 +166,8 @@ def _message(
         case Reason.STARTED:
             return f"container started in {startup or 0:.2f} s"
         case Reason.UPDATED:
-            return f"container updated in {startup or 0:.2f} s ({', '.join(changes)})"
+            named = f" ({', '.join(changes)})" if changes else ""
+            return f"container updated in {startup or 0:.2f} s{named}"
         case Reason.RESUMED:
             return f"container resumed in {startup or 0:.2f} s"
         case Reason.RESTARTED:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -104,6 +105,25 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=clock)
     yield Bench(ledger, clock)
     await ledger.close()
+
+
+async def test_an_adopted_container_that_is_changed_in_place_is_told_as_updated(
+    bench: Bench,
+) -> None:
+    """What its limits were is read off the container; nobody else knows any more."""
+    await bench.engine.prepare(TENANT_ID, OLD)
+    created = await bench.engine.create(TENANT_ID, OLD, generation=None, role=Role.CURRENT)
+    await bench.engine.start(created)
+    await bench.ledger.adopt(await bench.engine.survey(), at=bench.clock())
+    await bench.settle()
+
+    more = Resources(cpu=OLD.resources.cpu, memory=OLD.resources.memory * 2)
+    await bench.want(EventKind.UPDATED, replace(OLD, resources=more))
+    await bench.settle()
+
+    assert await bench.told() == [("running", "adopted"), ("running", "updated")]
+    assert (await bench.bodies())[-1]["changes"] == ["resources"]
+    assert bench.engine.only.resources == more
 
 
 async def test_a_created_tenant_runs_and_is_told(bench: Bench) -> None:

@@ -102,6 +102,18 @@ AT_REST = make_tenant(answered_revision=1, applied=SPEC, status=RAN)
             id="adopted",
         ),
         pytest.param(
+            replace(ASKED, status=last(State.RUNNING, Reason.ADOPTED)),
+            up(),
+            Reason.UNCHANGED,
+            id="adopted, and the document asks for the same",
+        ),
+        pytest.param(
+            replace(ASKED, status=last(State.RUNNING, Reason.ADOPTED)),
+            up(ANOTHER),
+            Reason.UPDATED,
+            id="adopted, and the document asks for another container",
+        ),
+        pytest.param(
             replace(
                 ASKED, answered_revision=1, status=last(State.FAILED, Reason.PORT_CONFLICT, None)
             ),
