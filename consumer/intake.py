@@ -7,6 +7,7 @@ adapter, after it the dispatcher.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -75,8 +76,7 @@ class Intake:
         parts = self._sort(batch)
         recorded = await self._record(parts.entries)
         self._wake_tenants(parts, recorded)
-        for letter in parts.letters:
-            await self._dead_letter(letter)
+        await self._dead_letter_all(parts.letters)
         await self._deliveries.ack_through(batch[-1])
 
     def _sort(self, batch: Sequence[Delivery]) -> _Sorted:
@@ -161,6 +161,20 @@ class Intake:
             self._metrics.tenant_events.labels(type=kind, outcome=verdict.value).inc()
             if verdict is Verdict.RECORDED:
                 self._wake(outcome.tenant_id, overtake=outcome.changes_intention)
+
+    async def _dead_letter_all(self, letters: Sequence[DeadLetter]) -> None:
+        """See all of them confirmed, side by side, so that a flood soon lets the next ones in."""
+        in_turn: defaultdict[object, list[DeadLetter]] = defaultdict(list)
+        for letter in letters:
+            # Two on their way with the same message id could be taken for each other.
+            in_turn[letter.delivery.message_id or letter.delivery.tag].append(letter)
+        async with asyncio.TaskGroup() as group:
+            for row in in_turn.values():
+                group.create_task(self._dead_letter_in_turn(row), name="dead letter")
+
+    async def _dead_letter_in_turn(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            await self._dead_letter(letter)
 
     async def _dead_letter(self, letter: DeadLetter) -> None:
         delay = self._retry_seconds

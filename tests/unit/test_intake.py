@@ -238,6 +238,33 @@ async def test_a_dead_letter_is_confirmed_before_the_ack(bench: Bench, mode: Mod
     assert bench.broker.journal == [Entry("dead letter", "1"), Entry("ack", "1"), Entry("ack", "2")]
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("ids", "tries"),
+    [
+        pytest.param(["a", "b", "c"], 3, id="each has its own"),
+        pytest.param([None, None, None], 3, id="none has one"),
+        pytest.param(["a", "b", "a"], 2, id="one comes twice"),
+    ],
+)
+async def test_the_dead_letters_of_a_batch_go_side_by_side(
+    bench: Bench, ids: list[str | None], tries: int
+) -> None:
+    """None waits for the confirm of another, but for one with the same message id."""
+    bench.broker.mode = Mode.HANG
+    bad = [make_delivery(tag, body=b"bad", message_id=ids[tag - 1]) for tag in (1, 2, 3)]
+    task = asyncio.create_task(bench.take(*bad))
+
+    await asyncio.sleep(1)
+    tries_at_once = bench.broker.tries
+    bench.broker.released.set()
+    await task
+
+    assert tries_at_once == tries
+    assert len(bench.broker.dead_letters) == 3
+    assert [entry.what for entry in bench.broker.journal] == ["dead letter"] * 3 + ["ack"] * 3
+
+
 async def test_a_dead_letter_keeps_its_delivery_and_says_why(bench: Bench) -> None:
     """Body and properties go on unchanged; headers tell the reason and every fault."""
     bad = make_delivery(
