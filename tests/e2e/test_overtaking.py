@@ -1,0 +1,139 @@
+"""The newest intention wins at once: it waits behind nothing that is still under way."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.lab.servers import Broker, DockerHost
+from tests.e2e.broker_clients import Status
+from tests.e2e.world import World, make_document, own_world, shell, until
+
+pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
+
+SOON_SECONDS = 2.0
+RETRY_SECONDS = 60
+"""Longer than any test waits: who is answered sooner has not waited for a retry."""
+GRACE_SECONDS = 5
+
+
+@pytest.fixture
+async def world(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> AsyncIterator[World]:
+    """Give a consumer that is slow to try again."""
+    patient = {"RECONCILE__RETRY_MIN_SECONDS": str(RETRY_SECONDS)}
+    async with own_world(broker, docker_host, tmp_path, **patient) as around:
+        yield around
+
+
+@asynccontextmanager
+async def mute_registry(host: DockerHost) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Give an image at a registry that never says a word, and what is set once it is asked."""
+    is_asked, is_over = asyncio.Event(), asyncio.Event()
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_asked.set()
+        await is_over.wait()
+        writer.transport.abort()
+
+    listening = host.listen()
+    server = await asyncio.start_server(take, sock=listening)
+    try:
+        yield f"127.0.0.1:{listening.getsockname()[1]}/web:1", is_asked
+    finally:
+        server.close()
+        is_over.set()
+        await asyncio.sleep(0.05)
+
+
+async def answer_in_time(
+    world: World, tenant_id: str, event_id: str, *, seconds: float = SOON_SECONDS
+) -> Status:
+    """Return the event's answer, which has to come within so many seconds."""
+    return await world.subscriber.expect(tenant_id, event_id=event_id, timeout=seconds)
+
+
+async def test_a_delete_overtakes_a_running_pull(world: World, docker_host: DockerHost) -> None:
+    """While the registry keeps silent, the tenant is gone at once."""
+    async with mute_registry(docker_host) as (image, is_asked):
+        await world.publisher.create(make_document("pulling", container={"image": image}))
+        await asyncio.wait_for(is_asked.wait(), 20)
+
+        event_id = await world.publisher.tell("deleted", "pulling")
+        status = await answer_in_time(world, "pulling", event_id)
+
+    assert (status["state"], status["reason"]) == ("stopped", "deleted")
+    assert world.subscriber.summary("pulling") == [("stopped", "deleted")]
+    assert world.containers("pulling") == []
+
+
+async def test_an_update_overtakes_a_running_pull(world: World, docker_host: DockerHost) -> None:
+    """While the registry keeps silent, a document with another image is applied at once."""
+    async with mute_registry(docker_host) as (image, is_asked):
+        await world.publisher.create(make_document("mended", container={"image": image}))
+        await asyncio.wait_for(is_asked.wait(), 20)
+
+        event_id = await world.publisher.update(make_document("mended"))
+        status = await answer_in_time(world, "mended", event_id)
+
+    assert (status["state"], status["reason"]) == ("running", "started")
+    assert world.subscriber.summary("mended") == [("running", "started")]
+    assert len(world.containers("mended")) == 1
+
+
+def is_waited_for(world: World, tenant_id: str) -> bool:
+    """Whether the tenant's container runs, and nobody knows yet whether it is well."""
+    if not world.containers(tenant_id):
+        return False
+    return world.inspect(tenant_id, ".State.Health.Status") == "starting"
+
+
+async def test_a_delete_overtakes_the_wait_for_health(world: World) -> None:
+    """A container that is not yet healthy is not waited for."""
+    check = {"test": ["CMD", "false"], "interval_seconds": 1, "start_period_seconds": 120}
+    await world.publisher.create(make_document("sickly", container={"healthcheck": check}))
+    await until(lambda: is_waited_for(world, "sickly"))
+
+    event_id = await world.publisher.tell("deleted", "sickly")
+    status = await answer_in_time(world, "sickly", event_id)
+
+    assert status["reason"] == "deleted"
+    assert world.subscriber.summary("sickly") == [("stopped", "deleted")]
+    assert world.containers("sickly") == []
+
+
+@pytest.mark.parametrize("kind", ["deleted", "updated"])
+async def test_nothing_waits_behind_a_backoff(world: World, kind: str) -> None:
+    """Though the next try is a minute away, a new event is acted on at once."""
+    tenant = f"held-{kind}"
+    never = {"pull_policy": "never"}
+    missing = {"image": "landlord-test/not-there:1"}
+    document = make_document(tenant, container=missing, provider_config=never)
+    await world.publisher.create(document)
+    held = await world.subscriber.expect(tenant, state="failed", will_retry=True)
+
+    event_id = await world.publisher.publish(kind, make_document(tenant))
+    status = await answer_in_time(world, tenant, event_id)
+
+    assert held["reason"] == "image_not_found"
+    assert status["state"] == {"deleted": "stopped", "updated": "running"}[kind]
+
+
+async def test_a_delete_overtakes_an_update_that_is_stopping(world: World) -> None:
+    """The stop under way is the delete's own; nothing new is started, no second grace given."""
+    stubborn = shell("trap '' TERM; while :; do sleep 1; done")
+    slow = {"stop_grace_seconds": GRACE_SECONDS}
+    await world.run_tenant("stubborn", container=stubborn, provider_config=slow)
+    began = time.monotonic()
+    await world.publisher.update(make_document("stubborn", provider_config=slow))
+    await until(lambda: len(world.containers("stubborn")) == 2, seconds=GRACE_SECONDS - 1)
+
+    event_id = await world.publisher.tell("deleted", "stubborn")
+    left = GRACE_SECONDS + SOON_SECONDS - (time.monotonic() - began)
+    status = await answer_in_time(world, "stubborn", event_id, seconds=left)
+
+    assert status["reason"] == "deleted"
+    assert world.subscriber.summary("stubborn") == [("running", "started"), ("stopped", "deleted")]
+    assert world.containers("stubborn") == []
