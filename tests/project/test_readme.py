@@ -94,6 +94,23 @@ def test_the_event_table_has_every_tenant_event() -> None:
     assert told == [kind.value for kind in EventKind]
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    """Each promise has its row, with the test that would catch its breach: a path and a name."""
+    promises = re.findall(r"(?m)^(\d\. )\*\*(.+?)\.?\*\*", section("The straight line"))
+    cells = [row.split("|")[1:3] for row in rows("The straight line")]
+    named = [name.partition("::") for _, tests in cells for name in names(tests)]
+
+    lost = [
+        f"{path}::{name}"
+        for path, _, name in named
+        if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+
+    assert [promise.strip() for promise, _ in cells] == [f"{n}{title}" for n, title in promises]
+    assert all(names(tests) for _, tests in cells)
+    assert lost == []
+
+
 def test_every_command_that_is_named_exists_and_every_one_that_exists_is_named() -> None:
     """`landlord-consumer X` is written for every command, and for nothing else."""
     told = {word for text in SNIPPETS for word in re.findall(r"landlord-consumer ([a-z]\S*)", text)}
