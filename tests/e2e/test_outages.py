@@ -11,6 +11,7 @@ from deploy.lab.daemon import Daemon
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.broker_clients import connect
 from tests.e2e.world import World, make_document, own_world
+from tests.faults.proxy import proxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
@@ -84,6 +85,30 @@ async def test_the_engine_is_away_for_twenty_seconds(world: World, docker_host: 
     assert stale["stale"] is True
     await world.subscriber.expect("through", state="running", timeout=30)
     await assert_true_to_the_last(world, ["through", "meanwhile"])
+
+
+async def test_losing_sight_of_the_engine_tells_nothing_of_its_containers(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """A look that is due while the engine cannot be asked finds out nothing, and says nothing."""
+    place, front = Path(docker_host.url.removeprefix("unix://")), tmp_path / "engine.sock"
+    async with (
+        proxy(place, front) as to_engine,
+        own_world(broker, docker_host, tmp_path, docker_url=f"unix://{front}") as world,
+    ):
+        await world.run_tenant("unseen")
+        world.docker.run("kill", world.container("unseen"))
+        # It is started again then, and looked at a second later: has it lasted?
+        await world.subscriber.expect("unseen", state="stopped", reason="stopped_externally")
+
+        to_engine.cut()
+        await asyncio.sleep(5)
+        meanwhile, told = world.subscriber.summary("unseen"), await world.consumer.status("unseen")
+        to_engine.mend()
+        await world.subscriber.expect("unseen", state="running", reason="restarted")
+
+        assert meanwhile == [("running", "started"), ("stopped", "stopped_externally")]
+        assert told["stale"] is True
 
 
 async def test_the_consumer_is_killed_amid_ten_creations(world: World) -> None:
