@@ -141,6 +141,9 @@ def _towards_stopped(tenant: Tenant, containers: Sequence[Container], now: datet
     kept = main_container(tenant, containers)
     if kept.status in ALIVE:
         return Stop(kept)
+    if kept.status is ContainerStatus.CREATED:
+        # It never ran: nothing in it is worth keeping, and the resumption makes it anew.
+        return Remove(kept)
     surplus = [container for container in containers if container is not kept]
     if surplus:
         return Remove(surplus[0])

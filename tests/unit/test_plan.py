@@ -281,6 +281,12 @@ NO = RestartPolicy("no")
             Remove(SUCCESSOR),
             id="suspended in the middle of a replacement",
         ),
+        pytest.param(
+            tenant(Desired.STOPPED),
+            [container(ContainerStatus.CREATED)],
+            Remove(container(ContainerStatus.CREATED)),
+            id="suspended before it ever ran",
+        ),
         pytest.param(tenant(Desired.STOPPED), [], Nothing(), id="suspended, nothing there"),
         pytest.param(tenant(Desired.DELETED), [RUNNING], Stop(RUNNING), id="delete"),
         pytest.param(tenant(Desired.DELETED), [x], Remove(x), id="delete what is stopped"),
