@@ -12,8 +12,8 @@ from consumer.model import EventKind, Reason, State, TenantId
 from consumer.ports import PassResult
 from consumer.upkeep import Upkeep
 from tests.builders import TENANT_ID, make_event, make_status
+from tests.crash.spine import loop_now
 from tests.fakes.ledger import InlineLedger
-from tests.spine import loop_now
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

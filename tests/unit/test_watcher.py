@@ -23,9 +23,9 @@ from consumer.ports import PassResult
 from consumer.status import report
 from consumer.watcher import OrphanRule, Watcher
 from tests.builders import MOMENT, TENANT_ID, make_container, make_event, make_status
+from tests.crash.spine import loop_now
 from tests.fakes.engine import FACTS, FakeEngine
 from tests.fakes.ledger import InlineLedger
-from tests.spine import loop_now
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

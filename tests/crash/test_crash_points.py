@@ -12,8 +12,8 @@ import structlog
 
 from consumer.messages import Delivery
 from tests.builders import make_bare_delivery, make_delivery, make_document
+from tests.crash.spine import CUTS, Cut, World, loop_now
 from tests.fakes.ledger import InlineLedger
-from tests.spine import CUTS, Cut, World, loop_now
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

@@ -14,8 +14,8 @@ from consumer.intention import intend, weigh
 from consumer.messages import Delivery, decode_tenant_event
 from consumer.model import EventKind, Tenant, TenantId, Verdict
 from tests.builders import make_bare_delivery, make_delivery, make_document
+from tests.crash.spine import CUTS, World, loop_now
 from tests.fakes.ledger import InlineLedger
-from tests.spine import CUTS, World, loop_now
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
