@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak check format clean
+.PHONY: help demo run test soak check static unit format clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -25,11 +25,16 @@ soak: $(READY) ## random events under random trouble, 20 minutes (SEED=1, SECOND
 	@$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),1200)
 
 check: $(READY) ## format, lint, types, layers, unit tests; under 30 s
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync static unit
+
+static: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
+
+unit: $(READY)
 	@$(BIN)/pytest -q tests/unit tests/project
 
 format: $(READY) ## format, and mend what can be mended
