@@ -159,6 +159,7 @@ Capabilities = Annotated[Texts, AfterValidator(_as_capabilities)]
 Name = Annotated[str, AfterValidator(_as_name)]
 Ranges = Annotated[tuple[PortRange, ...], BeforeValidator(_as_ranges)]
 File = Annotated[Path, AfterValidator(_as_file)]
+BrokerName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class _Group(BaseModel):
@@ -280,34 +281,22 @@ class Broker(_Group):
         "amqp://guest:guest@localhost:5672/", description="`amqp://` or `amqps://`", repr=False
     )
     tls: Tls = Tls()
-    tenant_exchange: str = Field(
-        "landlord.tenants",
-        min_length=1,
-        max_length=255,
-        description="exchange that tenant events come by",
+    tenant_exchange: BrokerName = Field(
+        "landlord.tenants", description="exchange that tenant events come by"
     )
-    queue: str = Field(
-        "landlord.consumer",
-        min_length=1,
-        max_length=255,
-        description="queue that tenant events are taken from",
+    queue: BrokerName = Field(
+        "landlord.consumer", description="queue that tenant events are taken from"
     )
-    status_exchange: str = Field(
-        "landlord.status",
-        min_length=1,
-        max_length=255,
-        description="exchange that status events go to",
+    status_exchange: BrokerName = Field(
+        "landlord.status", description="exchange that status events go to"
     )
-    dead_letter: str = Field(
-        "landlord.dead-letter",
-        min_length=1,
-        max_length=255,
-        description="exchange and queue of dead letters",
+    dead_letter: BrokerName = Field(
+        "landlord.dead-letter", description="exchange and queue of dead letters"
     )
     prefetch: int = Field(500, ge=1, le=65535, description="unacked deliveries at a time")
     declare: bool = Field(True, description="whether missing names are declared")
     heartbeat_seconds: int = Field(
-        10, ge=1, le=600, description="between heartbeats; two missed ones end a connection"
+        10, ge=1, le=600, description="between heartbeats; three missed ones end a connection"
     )
     request_seconds: Seconds = Field(10.0, description="deadline of requests and publishes")
 

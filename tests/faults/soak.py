@@ -9,6 +9,7 @@ must have come to what the model says, and nothing may be lost, doubled or left 
 import argparse
 import asyncio
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -430,6 +431,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1200.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     chosen = parser.parse_args()
+    # A broker that is away is what this is about.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix="landlord-soak-") as name:
         folder = Path(name)
         broker, host = Broker(folder / "broker"), DockerHost(folder / "docker")
