@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.lab.packages import LabError
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.broker_clients import Status
 from tests.e2e.world import World, make_document, own_world, shell, until
@@ -85,13 +84,8 @@ async def test_an_update_overtakes_a_running_pull(world: World, docker_host: Doc
 
 
 def is_waited_for(world: World, tenant_id: str) -> bool:
-    """Whether the tenant's container serves, and nobody knows yet whether it is well.
-
-    Before it serves it may not heed SIGTERM yet, and a stop takes its whole grace period.
-    """
-    try:
-        world.docker.run("exec", world.container(tenant_id), "test", "-e", "/www/index.html")
-    except LabError:
+    """Whether the tenant's container serves, and nobody knows yet whether it is well."""
+    if not world.serves(tenant_id):
         return False
     return world.inspect(tenant_id, ".State.Health.Status") == "starting"
 

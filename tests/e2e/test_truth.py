@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.e2e.broker_clients import Status
-from tests.e2e.world import World, make_document, shell
+from tests.e2e.world import World, make_document, shell, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -149,6 +149,7 @@ async def test_one_tenants_slow_stop_holds_up_no_other(world: World) -> None:
 
     slow = await world.publisher.tell("deleted", "stubborn")
     await world.run_tenant("brisk")
+    await until(lambda: world.serves("brisk"))
     await world.delete_tenant("brisk")
     is_still_stopping = bool(world.containers("stubborn"))
     status = await world.subscriber.expect("stubborn", event_id=slow)

@@ -13,6 +13,7 @@ import aiohttp
 
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.names import Names, remove_names
+from deploy.lab.packages import LabError
 from deploy.lab.servers import Broker, DockerHost
 from tests.conftest import WEB
 from tests.e2e.broker_clients import BrokerClients, Publisher, Status, Subscriber, connect
@@ -70,6 +71,17 @@ class World:
         """Whether the consumer says that it can do its work."""
         code, _ = await self.consumer.http_get("/readyz")
         return code == 200
+
+    def serves(self, tenant_id: str) -> bool:
+        """Whether the program in the tenant's container has come as far as to serve.
+
+        Before that it may not heed SIGTERM yet, and a stop takes its whole grace period.
+        """
+        try:
+            self.docker.run("exec", self.container(tenant_id), "test", "-e", "/www/index.html")
+        except LabError:
+            return False
+        return True
 
     async def fetch(self, port: int, path: str = "/") -> str:
         """Return what answers on a published port, once the server within listens."""
