@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -22,8 +22,17 @@ from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.dispatcher import Dispatcher
 from consumer.document import DocumentError, SpecDefaults, read_document
-from consumer.errors import ConsumerError, Fault, LedgerError, LedgerInUse, SettingsError
+from consumer.errors import (
+    ConsumerError,
+    EngineUnavailable,
+    Fault,
+    LeaseHeld,
+    LedgerError,
+    LedgerInUse,
+    SettingsError,
+)
 from consumer.intake import Intake
+from consumer.lease import Lease
 from consumer.metrics import Metrics
 from consumer.model import TenantId
 from consumer.outbox import Outbox
@@ -48,8 +57,9 @@ _CLOSE_SECONDS: Final = 5.0
 async def serve(settings: Settings) -> int:
     """Run the consumer until it is told to stop; return the exit code.
 
-    While another consumer owns the ledger, it stands by. Raises ConsumerError when it cannot start:
-    a port taken, a name on the broker that has other arguments.
+    While another consumer owns the ledger, or holds the lease of our instance on the engine, it
+    stands by. Raises ConsumerError when it cannot start: a port taken, a name on the broker that
+    has other arguments.
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
@@ -61,7 +71,25 @@ async def serve(settings: Settings) -> int:
         if ledger is None:
             return 0
         stack.push_async_callback(ledger.close)
-        parts = await _build(settings, ledger, stack)
+        board = await stack.enter_async_context(wiring.docker_board(settings).opened())
+        lease = Lease(board=board, holder=await ledger.identity())
+        while await _hold_lease(settings, lease, stop):
+            try:
+                await _serve_leased(settings, ledger, lease, stop)
+            except LeaseHeld as error:
+                _log.error("lease lost", error=str(error))
+            else:
+                break
+    _log.info("stopped")
+    return 0
+
+
+async def _serve_leased(
+    settings: Settings, ledger: SqlLedger, lease: Lease, stop: asyncio.Event
+) -> None:
+    """Build the parts and run them until told to stop. Raises LeaseHeld when the lease is lost."""
+    async with AsyncExitStack() as stack:
+        parts = await _build(settings, ledger, lease, stack)
         try:
             await _run(parts, stop, settings.shutdown.drain_seconds)
         except ExceptionGroup as failures:
@@ -69,8 +97,8 @@ async def serve(settings: Settings) -> int:
             if ours is None or others is not None:
                 raise
             raise _first(ours) from failures
-    _log.info("stopped")
-    return 0
+    with suppress(EngineUnavailable):
+        await lease.release()
 
 
 def _first(failures: ExceptionGroup[ConsumerError]) -> ConsumerError:
@@ -100,7 +128,7 @@ async def _own_ledger(settings: Settings, stop: asyncio.Event) -> SqlLedger | No
     except LedgerInUse as error:
         trouble = f"standing by: {error}"
     _log.warning("standing by", ledger=settings.ledger.url)
-    async with _standby_api(settings, trouble):
+    async with _standby_api(settings, "ledger", trouble):
         while not await _is_set_within(stop, _STANDBY_LOOK_SECONDS):
             try:
                 ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
@@ -112,13 +140,48 @@ async def _own_ledger(settings: Settings, stop: asyncio.Event) -> SqlLedger | No
     return None
 
 
+# --- one consumer for an instance on an engine ------------------------------------------------
+
+
+async def _hold_lease(settings: Settings, lease: Lease, stop: asyncio.Event) -> bool:
+    """Take the lease; stand by while another consumer holds it. False when told to stop."""
+    try:
+        await lease.ensure()
+    except LeaseHeld as error:
+        return await _stand_by_for_lease(settings, lease, stop, f"standing by: {error}")
+    except EngineUnavailable:
+        # Tenant events can be taken all the same; before the engine is asked for anything, the
+        # lease is.
+        return True
+    return True
+
+
+async def _stand_by_for_lease(
+    settings: Settings, lease: Lease, stop: asyncio.Event, trouble: str
+) -> bool:
+    _log.warning("standing by", instance=settings.instance, error=trouble)
+    async with _standby_api(settings, "lease", trouble), asyncio.TaskGroup() as group:
+        stopping = group.create_task(stop.wait(), name="stop")
+        taking = group.create_task(lease.take_over(), name="take over")
+        await asyncio.wait((stopping, taking), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        taking.cancel()
+    if stop.is_set():
+        return False
+    _log.warning("taking over", instance=settings.instance)
+    return True
+
+
+# --- standing by ------------------------------------------------------------------------------
+
+
 @asynccontextmanager
-async def _standby_api(settings: Settings, trouble: str) -> AsyncIterator[None]:
+async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIterator[None]:
     """Say over HTTP, for the length of the block, that this consumer lives and is not ready."""
     api = Api(
         ledger=_NotOurs(trouble),
         metrics=Metrics(version=version(DISTRIBUTION)),
-        readiness=lambda: {"ledger": trouble},
+        readiness=lambda: {part: trouble},
         observed_at=lambda _: None,
         is_stale=lambda _: True,
         is_live=lambda: True,
@@ -132,7 +195,7 @@ async def _standby_api(settings: Settings, trouble: str) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _NotOurs:
-    """The ledger, as far as it can be read while another consumer owns it: not at all."""
+    """The ledger, as far as it is read while another consumer does the work: not at all."""
 
     trouble: str
 
@@ -164,7 +227,7 @@ class _Parts:
     outbox: Outbox
     watcher: Watcher
     upkeep: Upkeep
-    http_port: int = 0
+    lease: Lease
 
     def readiness(self) -> Mapping[str, str | None]:
         """Return what keeps each of the outside parts from being used; None where nothing does."""
@@ -175,11 +238,15 @@ class _Parts:
         }
 
 
-async def _build(settings: Settings, ledger: SqlLedger, stack: AsyncExitStack) -> _Parts:
+async def _build(
+    settings: Settings, ledger: SqlLedger, lease: Lease, stack: AsyncExitStack
+) -> _Parts:
     """Build the parts and open what has to be open, in order; the stack closes in reverse."""
     metrics = Metrics(version=version(DISTRIBUTION))
     admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
-    engine = await stack.enter_async_context(wiring.docker_engine(settings, metrics).opened())
+    engine = await stack.enter_async_context(
+        wiring.docker_engine(settings, metrics, permit=lease.ensure).opened()
+    )
     broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
     outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=utc_now)
     reconciler = Reconciler(
@@ -223,6 +290,7 @@ async def _build(settings: Settings, ledger: SqlLedger, stack: AsyncExitStack) -
             now=utc_now,
             retention_seconds=settings.ledger.retention_seconds,
         ),
+        lease=lease,
     )
     await _open_api(settings, stack, parts, _Reading(ledger, metrics, reconciler))
     return parts
@@ -270,6 +338,7 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
             start("dispatcher", parts.dispatcher.run()),
             start("outbox", parts.outbox.run()),
             start("upkeep", parts.upkeep.run()),
+            start("lease", parts.lease.keep()),
         ]
         intake = group.create_task(parts.intake.run(), name="intake")
         announcing = group.create_task(_announce_ready(parts), name="ready")

@@ -74,6 +74,13 @@ class EngineUnavailable(EngineError):
         super().__init__("engine_unavailable", message, is_transient=True)
 
 
+class LeaseHeld(EngineUnavailable):
+    """Another consumer holds the lease of our instance on the engine: it is not ours to ask."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"another consumer holds the lease of this instance ({place})")
+
+
 class LedgerError(ConsumerError):
     """The ledger did not commit (disk full, unreachable); nothing of the transaction holds."""
 

@@ -206,6 +206,33 @@ class Ledger(Protocol):
         ...
 
 
+class Board(Protocol):
+    """Where the engine keeps the few short records that consumers of one instance share.
+
+    Every method raises EngineUnavailable when the engine cannot be asked or refuses.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where a person finds the records."""
+        ...
+
+    async def read(self, name: str) -> str | None:
+        """Return the record of this name; None when there is none."""
+        ...
+
+    async def put(self, name: str, value: str) -> str:
+        """Put the record there unless there is one; return the one that is there afterwards.
+
+        Of several that put at a time, exactly one finds its own.
+        """
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove the record; none is no error."""
+        ...
+
+
 class Publisher(Protocol):
     """The way out to the broker. Every method returns only after the broker's confirm.
 

@@ -4,13 +4,15 @@ So the spine never sees a setting, and `app` reads as a list. Also used by the c
 needs the broker's link and names without the rest.
 """
 
+import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from consumer.adapters.docker import DockerEngine, EngineLimits, Network, Observers
-from consumer.adapters.docker_client import Endpoint
+from consumer.adapters.docker_board import DockerBoard
+from consumer.adapters.docker_client import Endpoint, Permit, unconditional
 from consumer.adapters.docker_spec import Naming
 from consumer.adapters.images import PullLimits
 from consumer.adapters.rabbitmq import RabbitMQ
@@ -79,8 +81,20 @@ def rabbitmq(settings: Settings, on_change: Callable[[bool], None]) -> RabbitMQ:
     )
 
 
-def docker_engine(settings: Settings, metrics: Metrics) -> DockerEngine:
-    """Return the engine's adapter; it connects once it is asked."""
+def docker_board(settings: Settings) -> DockerBoard:
+    """Return where the engine keeps the record of the lease; it connects once it is asked."""
+    docker = settings.compute.docker
+    return DockerBoard(
+        endpoint=_endpoint(docker.url, docker.tls),
+        naming=_naming(settings),
+        host_name=platform.node(),
+    )
+
+
+def docker_engine(
+    settings: Settings, metrics: Metrics, *, permit: Permit = unconditional
+) -> DockerEngine:
+    """Return the engine's adapter; it connects once it is asked, and asks by permit alone."""
 
     def observe_request(operation: str, outcome: str, seconds: float) -> None:
         labelled = metrics.engine_request_seconds.labels(operation=operation, outcome=outcome)
@@ -90,7 +104,7 @@ def docker_engine(settings: Settings, metrics: Metrics) -> DockerEngine:
     metrics.engine_start_limit.set(limits.starts)
     return DockerEngine(
         endpoint=_endpoint(docker.url, docker.tls),
-        naming=Naming(prefix=docker.label_prefix, instance=settings.instance),
+        naming=_naming(settings),
         network=Network(
             name=docker.network_name,
             driver=docker.network_driver,
@@ -107,6 +121,7 @@ def docker_engine(settings: Settings, metrics: Metrics) -> DockerEngine:
             request=observe_request,
             pull=metrics.startup_phase_seconds.labels(phase="pull").observe,
         ),
+        permit=permit,
     )
 
 
@@ -120,6 +135,10 @@ def registry_logins(settings: Settings) -> RegistryLogins:
         else:
             logins[registry] = LoginFile(login.username, login.password_file)
     return RegistryLogins(logins, docker_config=docker_config)
+
+
+def _naming(settings: Settings) -> Naming:
+    return Naming(prefix=settings.compute.docker.label_prefix, instance=settings.instance)
 
 
 def _endpoint(url: str, tls: Tls) -> Endpoint:

@@ -170,6 +170,7 @@ class Stage:
         _head("9. The consumer drains and stops")
         consumer.stop()
         self.docker.remove_containers(self.names.label)
+        self.docker.remove_volumes(self.names.label)
         asyncio.run(remove_names(self._around.broker_url, self.names))
 
     def _is_ready(self) -> bool:

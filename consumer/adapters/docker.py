@@ -22,7 +22,14 @@ from typing import Final
 import aiohttp
 import structlog
 
-from consumer.adapters.docker_client import DockerClient, Endpoint, Refused, see_through
+from consumer.adapters.docker_client import (
+    DockerClient,
+    Endpoint,
+    Permit,
+    Refused,
+    see_through,
+    unconditional,
+)
 from consumer.adapters.docker_spec import (
     SECRETS_FOLDER,
     Naming,
@@ -132,9 +139,10 @@ class DockerEngine:
         credentials: FindCredentials = lambda _registry: None,
         secrets_dir: Path | None = None,
         observers: Observers | None = None,
+        permit: Permit = unconditional,
     ) -> None:
         observers = observers or Observers()
-        self._client = DockerClient(endpoint, observe_request=observers.request)
+        self._client = DockerClient(endpoint, observe_request=observers.request, permit=permit)
         self._images = Images(
             self._client,
             credentials=credentials,

@@ -9,7 +9,7 @@ engine's words; anything that leaves the outcome unknown becomes EngineUnavailab
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -32,6 +32,12 @@ _T = TypeVar("_T")
 
 ObserveRequest = Callable[[str, str, float], None]
 """Told of every request: operation, outcome (ok, refused, unavailable), seconds."""
+Permit = Callable[[], Awaitable[None]]
+"""Awaited before every short request; raises EngineUnavailable when there is to be none."""
+
+
+async def unconditional() -> None:
+    """Permit every request."""
 
 
 class Refused(ConsumerError):
@@ -95,9 +101,16 @@ class Endpoint:
 class DockerClient:
     """Asks one engine."""
 
-    def __init__(self, endpoint: Endpoint, *, observe_request: ObserveRequest) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        observe_request: ObserveRequest = lambda _operation, _outcome, _seconds: None,
+        permit: Permit = unconditional,
+    ) -> None:
         self._endpoint = endpoint
         self._observe_request = observe_request
+        self._permit = permit
         self._short: Docker | None = None
         self._streams: Docker | None = None
 
@@ -130,6 +143,7 @@ class DockerClient:
         """Ask for something short: at most `seconds`. Raises Refused or EngineUnavailable."""
         if self._short is None:
             raise EngineUnavailable(f"{_PHRASE}: the client is closed")
+        await self._permit()
         with self._measured(operation), self._translated(operation, seconds):
             async with asyncio.timeout(seconds):
                 yield self._short

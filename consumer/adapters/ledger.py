@@ -131,6 +131,7 @@ _SWEEPS: Final = (
             AND tenant_id NOT IN (SELECT tenant_id FROM outbox WHERE sent_at IS NULL)
     """),
 )
+_IDENTITY: Final = text("SELECT ledger_id FROM identity")
 _PROBE: Final = text("""
     INSERT INTO pulse (only_row, beat_at) VALUES (1, :at)
     ON CONFLICT (only_row) DO UPDATE SET beat_at = excluded.beat_at
@@ -260,6 +261,11 @@ class SqlLedger:
             return [write.work(connection) for write in writes]
 
     # --- reading ------------------------------------------------------------------------------
+
+    async def identity(self) -> str:
+        """Return what tells this ledger from every other; the same as long as it exists."""
+        ledger_id: str = (await self._rows(_IDENTITY, {}))[0].ledger_id
+        return ledger_id
 
     async def read(self, tenant_id: TenantId) -> Tenant | None:
         """Return what is known of the tenant."""

@@ -71,6 +71,11 @@ class DockerCli:
         for container in self.containers(label):
             self.run("rm", "-f", "-v", container)
 
+    def remove_volumes(self, label: str) -> None:
+        """Remove all volumes with the label."""
+        for volume in self.run("volume", "ls", "-q", "--filter", f"label={label}").split():
+            self.run("volume", "rm", "-f", volume)
+
     @contextmanager
     def image(self, name: str, *, port: int = 8080) -> Iterator[str]:
         """Have an image of this name for the length of the block; one already there is left."""

@@ -7,6 +7,7 @@ away again. What the process logs is kept, for the tests and for whoever reads a
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -70,6 +71,14 @@ class ConsumerProcess:
     def terminate(self, *, timeout: float = 30.0) -> int:
         """Ask it to stop (SIGTERM) and return its exit code."""
         return self._process.stop(seconds=timeout)
+
+    def pause(self) -> None:
+        """Hold it (SIGSTOP) as a machine that sleeps would."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after a pause."""
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def restart(self, *, timeout: float = 30.0) -> None:
         """Start it again on the same ledger; end it first, by force, if it still runs."""

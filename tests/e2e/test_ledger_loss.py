@@ -12,7 +12,8 @@ from tests.e2e.world import World, make_document, own_world, until
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
 RESYNC_SECONDS = 1
-GRACE_SECONDS = 8
+GRACE_SECONDS = 16
+"""Longer than a consumer with another ledger waits for the lease of one that was killed."""
 
 
 @pytest.fixture

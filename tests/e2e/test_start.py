@@ -15,9 +15,12 @@ from deploy.lab.servers import Broker, DockerHost
 from tests.contract.brokers import fresh_names
 from tests.e2e.commands import command, settings_of
 from tests.e2e.consumer_process import ConsumerProcess
-from tests.e2e.world import World, examples_of_the_seed, make_document, own_world
+from tests.e2e.world import World, examples_of_the_seed, make_document, own_world, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
+
+BIDDING_SECONDS = 9.0
+"""More than a bid has to stay unanswered, and then some."""
 
 
 async def test_the_seeds_settings_are_accepted_and_docker_host_wins(
@@ -92,6 +95,72 @@ async def test_a_second_consumer_stands_by_and_takes_over(
 
     assert (unready, lives, status["state"]) == (503, 200, "running")
     assert "standing by: another consumer owns the ledger" in said
+
+
+async def test_one_consumer_for_an_instance_on_an_engine(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """Of two with ledgers of their own, the second stands by, and adopts once the first is gone."""
+    async with own_world(broker, docker_host, tmp_path) as world:
+        await world.run_tenant("one-holder")
+        container = world.inspect("one-holder", ".Id")
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        second = ConsumerProcess(
+            names=world.names, broker_url=broker.url, docker_host=docker_host.url, folder=elsewhere
+        )
+        taking_over = asyncio.create_task(asyncio.to_thread(second.start))
+        try:
+            unready, said = await answer(second, "/readyz")
+            lives, _ = await second.http_get("/healthz")
+            await asyncio.sleep(BIDDING_SECONDS)
+            still_first, _ = await world.consumer.http_get("/readyz")
+            has_taken_over_early = taking_over.done()
+            world.consumer.kill()
+            died_at = time.monotonic()
+            await taking_over
+            took_seconds = time.monotonic() - died_at
+            await world.subscriber.expect("one-holder", state="running", reason="adopted")
+            is_same = world.inspect("one-holder", ".Id") == container
+            event_id = await world.publisher.tell("deleted", "one-holder")
+            await world.subscriber.expect("one-holder", event_id=event_id, state="stopped")
+        finally:
+            second.kill()
+
+    assert (unready, lives, still_first, has_taken_over_early) == (503, 200, 200, False)
+    assert "standing by: another consumer holds the lease of this instance" in said
+    assert is_same
+    assert took_seconds < 15
+
+
+async def test_a_holder_that_was_replaced_stands_by(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """One that was stopped for too long comes back, finds another in its place, and yields."""
+    async with own_world(broker, docker_host, tmp_path) as world:
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        second = ConsumerProcess(
+            names=world.names, broker_url=broker.url, docker_host=docker_host.url, folder=elsewhere
+        )
+        world.consumer.pause()
+        try:
+            await asyncio.to_thread(second.start)
+            world.consumer.resume()
+            await asyncio.to_thread(world.consumer.wait_for_log, "lease lost", timeout=20)
+            await until(lambda: answers_with(world.consumer, "/readyz", 503))
+            ready, _ = await second.http_get("/readyz")
+        finally:
+            second.kill()
+
+    assert ready == 200
+
+
+async def answers_with(consumer: ConsumerProcess, path: str, wanted: int) -> bool:
+    """Whether it answers with this code; while it changes roles, nobody listens."""
+    try:
+        code, _ = await consumer.http_get(path)
+    except aiohttp.ClientConnectionError:
+        return False
+    return code == wanted
 
 
 async def test_a_standby_stops_when_told(

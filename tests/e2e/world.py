@@ -179,7 +179,9 @@ async def own_world(
 
 async def take_away(broker: Broker, host: DockerHost, names: Names) -> None:
     """Remove everything with these names from broker and engine."""
-    DockerCli(host.url).remove_containers(names.label)
+    docker = DockerCli(host.url)
+    docker.remove_containers(names.label)
+    docker.remove_volumes(names.label)
     await remove_names(broker.url, names)
 
 
