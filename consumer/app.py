@@ -7,7 +7,7 @@ runs as a named task of one group; one that ends unasked takes the consumer down
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.dispatcher import Dispatcher
-from consumer.document import DocumentError, SpecDefaults, read_document
+from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import (
     ConsumerError,
     EngineUnavailable,
@@ -36,7 +36,7 @@ from consumer.lease import Lease
 from consumer.metrics import Metrics
 from consumer.model import TenantId
 from consumer.outbox import Outbox
-from consumer.policy import Admission
+from consumer.policy import Admission, Policy, check
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings
 from consumer.upkeep import Upkeep
@@ -63,7 +63,7 @@ async def serve(settings: Settings) -> int:
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    _check_provider_config(wiring.spec_defaults(settings))
+    _check_provider_config(wiring.spec_defaults(settings), wiring.policy(settings))
     for warning in settings.warnings():
         _log.warning("settings", warning=warning)
     async with AsyncExitStack() as stack:
@@ -108,14 +108,21 @@ def _first(failures: ExceptionGroup[ConsumerError]) -> ConsumerError:
     return failure
 
 
-def _check_provider_config(defaults: SpecDefaults) -> None:
+def _check_provider_config(defaults: SpecDefaults, policy: Policy) -> None:
     """Refuse an operator's provider_config that would refuse every tenant later."""
-    document = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
+    raw = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
     try:
-        read_document(document, defaults)
+        spec = to_spec(read_document(raw, defaults), defaults)
     except DocumentError as error:
-        faults = [Fault(f"compute.docker.{fault.field}", fault.rule) for fault in error.faults]
-        raise SettingsError(tuple(faults)) from None
+        found: Iterable[Fault] = error.faults
+    else:
+        # Of this document only the operator's part is real.
+        found = (
+            fault for fault in check(spec, policy) if fault.field.startswith("provider_config.")
+        )
+    faults = tuple(Fault(f"compute.docker.{fault.field}", fault.rule) for fault in found)
+    if faults:
+        raise SettingsError(faults)
 
 
 # --- one consumer for a ledger ----------------------------------------------------------------
@@ -430,7 +437,7 @@ async def _try(name: str, work: Awaitable[str]) -> Examined:
 
 
 async def _examine_settings(settings: Settings) -> str:
-    _check_provider_config(wiring.spec_defaults(settings))
+    _check_provider_config(wiring.spec_defaults(settings), wiring.policy(settings))
     return "; ".join(settings.warnings()) or "valid"
 
 

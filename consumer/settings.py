@@ -409,9 +409,32 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     except ValidationError as error:
         faults += [_fault(dict(problem), variables) for problem in error.errors()]
     else:
+        faults += _above_ceilings(settings, variables)
         if not faults:
             return settings
     raise SettingsError(tuple(faults))
+
+
+def _above_ceilings(settings: Settings, variables: Mapping[str, str]) -> list[Fault]:
+    """Return a fault for each default that the operator set above the operator's own ceiling.
+
+    Every tenant that relies on it would be refused. A default nobody set stays below by itself.
+    """
+    defaults, policy = settings.compute.docker.defaults, settings.compute.policy
+    pairs = (
+        ("compute.docker.defaults.cpu", defaults, "max_cpu", policy.max_cpu),
+        ("compute.docker.defaults.memory", defaults, "max_memory", policy.max_memory),
+        ("compute.policy.pids_limit", policy, "max_pids", policy.max_pids),
+    )
+    faults = []
+    for key, group, ceiling, most in pairs:
+        name = key.rpartition(".")[2]
+        value = getattr(group, name)
+        if name in group.model_fields_set and most is not None and value > most:
+            variable = variables.get(key)
+            place = f"{key} ({variable})" if variable else key
+            faults.append(Fault(place, f"{value} is above compute.policy.{ceiling}, {most}"))
+    return faults
 
 
 def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, object]:

@@ -159,11 +159,13 @@ def _path(path: object) -> str | None:
 def spec_defaults(settings: Settings) -> SpecDefaults:
     """Return what lies under every tenant document."""
     compute = settings.compute
+    defaults, policy = compute.docker.defaults, compute.policy
     return SpecDefaults(
         provider_type=compute.default_provider,
         providers=frozenset({compute.default_provider}),
-        cpu=compute.docker.defaults.cpu,
-        memory=compute.docker.defaults.memory,
+        # Only what nobody set can be above its ceiling: `load` refuses the rest.
+        cpu=min(defaults.cpu, policy.max_cpu or defaults.cpu),
+        memory=min(defaults.memory, policy.max_memory or defaults.memory),
         label_prefix=compute.docker.label_prefix,
         provider_config=compute.docker.provider_config,
         max_body_bytes=settings.limits.max_event_bytes,

@@ -54,6 +54,24 @@ def test_wrong_settings_stop_the_start(tmp_path: Path) -> None:
     assert any("http.port (LANDLORD_HTTP__PORT)" in line for line in lines)
 
 
+def test_defaults_that_break_the_policy_stop_the_start(tmp_path: Path) -> None:
+    """An operator's provider_config that the operator's policy denies would refuse every tenant."""
+    config = {"privileged": True, "pids_limit": 4097, "init": True}
+
+    done = command(
+        "run", folder=tmp_path, LANDLORD_COMPUTE__DOCKER__PROVIDER_CONFIG=json.dumps(config)
+    )
+
+    assert done.returncode == 2
+    assert [line.split(": ", 1)[1] for line in done.stderr.splitlines()] == [
+        "compute.docker.provider_config.privileged: compute.policy.privileged does not allow it",
+        (
+            "compute.docker.provider_config.pids_limit: "
+            "at most 4096 on this host (compute.policy.max_pids), got 4097"
+        ),
+    ]
+
+
 async def test_a_topology_mismatch_stops_the_start(
     broker: Broker, docker_host: DockerHost, tmp_path: Path
 ) -> None:

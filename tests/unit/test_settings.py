@@ -404,6 +404,50 @@ def test_ports_have_to_be_a_list() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "compute: {docker: {defaults: {cpu: 2000}}, policy: {max_cpu: 1999}}",
+            "compute.docker.defaults.cpu: 2000 is above compute.policy.max_cpu, 1999",
+        ),
+        (
+            "compute: {docker: {defaults: {memory: 64}}, policy: {max_memory: 32}}",
+            "compute.docker.defaults.memory: 64 is above compute.policy.max_memory, 32",
+        ),
+        (
+            "compute: {policy: {pids_limit: 4097}}",
+            "compute.policy.pids_limit: 4097 is above compute.policy.max_pids, 4096",
+        ),
+    ],
+)
+def test_a_default_above_the_ceiling_is_a_fault(text: str, fault: str) -> None:
+    """Every tenant that relies on it would be refused; both keys are named."""
+    assert faults(text) == [fault]
+
+
+def test_every_default_above_its_ceiling_is_told_with_its_variable() -> None:
+    """They come in one go, also when the environment brings them."""
+    told = faults(
+        "compute: {policy: {max_cpu: 10, pids_limit: 5000}}",
+        LANDLORD_COMPUTE__DOCKER__DEFAULTS__CPU="11",
+    )
+
+    assert told == [
+        (
+            "compute.docker.defaults.cpu (LANDLORD_COMPUTE__DOCKER__DEFAULTS__CPU): "
+            "11 is above compute.policy.max_cpu, 10"
+        ),
+        "compute.policy.pids_limit: 5000 is above compute.policy.max_pids, 4096",
+    ]
+
+
+def test_a_default_at_the_ceiling_is_none() -> None:
+    """Nor is one that nobody set: it stays below by itself."""
+    loaded("compute: {docker: {defaults: {cpu: 10}}, policy: {max_cpu: 10, max_memory: 6}}")
+    loaded("compute: {policy: {max_cpu: 10, max_pids: 1}}")
+
+
+@pytest.mark.parametrize(
     ("variable", "fault"),
     [
         ("LANDLORD_BROKER__URI", "unknown setting; did you mean broker.url?"),

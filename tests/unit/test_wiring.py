@@ -4,7 +4,7 @@ from pathlib import Path
 
 from consumer.adapters.registries import Credentials
 from consumer.settings import load
-from consumer.wiring import registry_logins
+from consumer.wiring import registry_logins, spec_defaults
 
 
 def test_logins_are_read_where_the_settings_say(tmp_path: Path) -> None:
@@ -30,3 +30,15 @@ def test_logins_are_read_where_the_settings_say(tmp_path: Path) -> None:
 def test_without_a_setting_there_is_no_login() -> None:
     """Nothing of the surroundings is read."""
     assert registry_logins(load(Path("/dev/null"), {})).find("docker.io") is None
+
+
+def test_a_default_that_nobody_set_stays_below_the_ceiling() -> None:
+    """A tenant that sets no limits gets the most it may have, instead of a refusal."""
+    environ = {
+        "LANDLORD_COMPUTE__POLICY__MAX_CPU": "500",
+        "LANDLORD_COMPUTE__POLICY__MAX_MEMORY": "64",
+    }
+
+    defaults = spec_defaults(load(Path("/dev/null"), environ))
+
+    assert (defaults.cpu, defaults.memory) == (500, 64)
