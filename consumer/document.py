@@ -8,6 +8,7 @@ and become numbers or booleans only where the field is one.
 
 import ipaddress
 import json
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from pydantic import (
 from consumer.errors import Fault
 from consumer.image_reference import parse_image
 from consumer.model import (
+    SECRETS_FOLDER,
     TENANT_ID_RULE,
     HealthCheck,
     PortMapping,
@@ -513,6 +515,7 @@ def read_document(raw: Mapping[str, object], defaults: SpecDefaults) -> TenantDo
     faults += _count_fault(pruned.get("containers"))
     merged = _with_defaults(pruned, defaults.provider_config)
     faults += _network_fault(merged)
+    faults += _mounts_over_secrets(merged)
     try:
         document = TenantDocument.model_validate(merged, context=defaults)
     except ValidationError as error:
@@ -637,6 +640,33 @@ def _network_fault(raw: Mapping[str, object]) -> list[Fault]:
         return []
     rule = f"{mode} has no ports of its own; leave out host_port or choose another mode"
     return [Fault("provider_config.network_mode", rule)]
+
+
+def _mounts_over_secrets(raw: Mapping[str, object]) -> list[Fault]:
+    """Return a fault for each mount of the tenant's that would hide or outlive its secrets."""
+    config, containers = raw.get("provider_config"), raw.get("containers")
+    if not isinstance(config, Mapping) or not isinstance(containers, list):
+        return []
+    if not any(isinstance(member, Mapping) and member.get("secrets") for member in containers):
+        return []
+    volumes, tmpfs = config.get("volumes"), config.get("tmpfs")
+    targets = {
+        f"provider_config.volumes[{place}]": volume.split(":")[1]
+        for place, volume in enumerate(volumes if isinstance(volumes, list) else [])
+        if isinstance(volume, str) and ":" in volume
+    }
+    targets |= {
+        f"provider_config.tmpfs.{path}": path
+        for path in (tmpfs if isinstance(tmpfs, Mapping) else {})
+        if isinstance(path, str)
+    }
+    rule = f"{SECRETS_FOLDER} is where containers[0].secrets arrive; choose another path"
+    return [Fault(field, rule) for field, path in targets.items() if _is_for_secrets(path)]
+
+
+def _is_for_secrets(path: str) -> bool:
+    inside = posixpath.normpath(path.replace("//", "/"))
+    return inside == SECRETS_FOLDER or inside.startswith(f"{SECRETS_FOLDER}/")
 
 
 def _publishes(container: object) -> bool:

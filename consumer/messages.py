@@ -54,7 +54,8 @@ STRUCTURED: Final = "application/cloudevents+json"
 _YAML_TYPES: Final = frozenset(
     ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 )
-_LONGEST_MESSAGE: Final = 2048
+LONGEST_MESSAGE: Final = 2048
+"""Of a status event, in bytes of UTF-8."""
 _LONGEST_ID: Final = 255
 
 
@@ -473,9 +474,9 @@ def _rounded(seconds: float | None) -> float | None:
 def _cut(message: str) -> str:
     """Return the message in at most 2 KiB of UTF-8, cut between characters."""
     encoded = message.encode("utf-8", "replace")
-    if len(encoded) <= _LONGEST_MESSAGE:
+    if len(encoded) <= LONGEST_MESSAGE:
         return encoded.decode()
-    return encoded[: _LONGEST_MESSAGE - 3].decode("utf-8", "ignore") + "…"
+    return encoded[: LONGEST_MESSAGE - 3].decode("utf-8", "ignore") + "…"
 
 
 def _container_document(container: ContainerReport | None) -> Document | None:

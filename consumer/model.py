@@ -110,6 +110,9 @@ class Ulimit:
     hard: int
 
 
+SECRETS_FOLDER: Final = "/run/secrets"
+"""Where a container finds its secrets, as in Docker's Swarm and Compose."""
+
 Pairs = tuple[tuple[str, str], ...]
 """A map of strings as sorted pairs: hashable, and equal whatever order it was written in."""
 
@@ -285,7 +288,10 @@ class BoundPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container of ours, as inspected; `fingerprint` and `generation` are its labels."""
+    """One container of ours, as inspected; `fingerprint` and `generation` are its labels.
+
+    `secrets` are the names of those it is to be given before it starts, `user` is whom it runs as.
+    """
 
     container_id: ContainerId
     name: str
@@ -309,6 +315,8 @@ class Container:
     resources: Resources | None = None
     restart_policy: RestartPolicy = RestartPolicy()
     stop_grace_seconds: int = 10
+    secrets: tuple[str, ...] = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class Engine(Protocol):
 
         May take as long as a pull; cancelling it stops waiting at once. Safe to repeat.
         Raises EngineError image_not_found, image_pull_denied, image_pull_failed, network_failed,
-        and port_conflict when a container of another tenant of ours holds a wanted host port.
+        invalid_event when a secret is not there, and port_conflict when a container of another
+        tenant of ours holds a wanted host port.
         """
         ...
 
@@ -69,7 +70,8 @@ class Engine(Protocol):
     async def start(self, container: Container) -> Container:
         """Return the container, running (a paused one is unpaused); fresh from inspect.
 
-        Raises EngineError start_failed, port_conflict, network_failed, insufficient_resources; the
+        It never starts without its secrets. Raises EngineError invalid_event when one of them is
+        not there, start_failed, port_conflict, network_failed, insufficient_resources; the
         container then is still there, for the caller to remove.
         """
         ...
@@ -94,6 +96,14 @@ class Engine(Protocol):
 
     async def adjust(self, container: Container, spec: TenantSpec) -> Container:
         """Return the container with the spec's CPU, memory and restart policy, changed in place."""
+        ...
+
+    async def last_words(self, container: Container) -> str:
+        """Return the end of what the container wrote (at most 2 KiB), for people to read.
+
+        Of a run that ended, or of the health check of one that is up. Empty where there is nothing
+        or it cannot be read. Values of its environment and its secrets are never in it.
+        """
         ...
 
     async def facts(self) -> EngineFacts:

@@ -23,6 +23,7 @@ from consumer.metrics import Metrics
 from consumer.model import (
     Container,
     Desired,
+    Health,
     Reason,
     Role,
     Setback,
@@ -45,7 +46,7 @@ from consumer.plan import (
     decide,
 )
 from consumer.ports import Engine, Ledger, PassResult
-from consumer.status import tell
+from consumer.status import asks_why, tell, with_last_words
 
 _Deed = Create | Start | Stop | Remove | Rename | Adjust
 
@@ -157,7 +158,9 @@ class Reconciler:
                     one_pass.come_back(until)
                     return
                 case GiveUp(finding):
-                    one_pass.tenant = replace(one_pass.tenant, setback=_for_good(finding))
+                    message = await self._with_last_words(finding.message, finding)
+                    given_up = _for_good(replace(finding, message=message))
+                    one_pass.tenant = replace(one_pass.tenant, setback=given_up)
                     one_pass.is_cleaning_up = True
                 case _:
                     await self._try(one_pass, action)
@@ -253,6 +256,9 @@ class Reconciler:
         """Commit the status that the finding calls for, and what the next pass has to know."""
         tenant = one_pass.tenant
         status = tell(tenant, finding, self._now())
+        if status is not None and tenant.setback is None:
+            message = await self._with_last_words(status.message, finding)
+            status = replace(status, message=message)
         applied = tenant.spec if _has_reached(tenant, finding) else tenant.applied
         after = replace(tenant, applied=applied)
         if status is None and after == one_pass.committed:
@@ -275,6 +281,16 @@ class Reconciler:
         if told:
             self._on_commit()
 
+    async def _with_last_words(self, message: str, finding: Finding) -> str:
+        """Return the message with what the container said, where it died or fails a check."""
+        if finding.container is None or not asks_why(finding):
+            return message
+        try:
+            words = await self._engine.last_words(finding.container)
+        except EngineError:
+            return message  # the fact itself is known, and must not wait for its explanation
+        return with_last_words(message, words)
+
     def _count(self, status: Status, setback: Setback | None) -> None:
         _log.info(
             "status",
@@ -290,6 +306,9 @@ class Reconciler:
             self._metrics.tenant_failures.labels(reason=setback.reason.value).inc()
         if status.state is State.RUNNING and status.startup_seconds is not None:
             self._metrics.startup_seconds.observe(status.startup_seconds)
+            if status.health is Health.HEALTHY and status.container is not None:
+                since = status.container.started_at or status.occurred_at
+                self._time_phase("healthy", (status.occurred_at - since).total_seconds())
 
     @contextmanager
     def _phase(self, phase: str) -> Iterator[None]:

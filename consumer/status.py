@@ -6,8 +6,10 @@ since the last status is told. The reconciler commits what `tell` returns; the l
 
 from dataclasses import fields
 from datetime import datetime
+from typing import Final
 
 from consumer.finding import Finding
+from consumer.messages import LONGEST_MESSAGE
 from consumer.model import (
     BoundPort,
     Container,
@@ -20,6 +22,17 @@ from consumer.model import (
     Tenant,
     TenantSpec,
 )
+
+_ASKS_WHY: Final = frozenset(
+    {
+        Reason.EXITED,
+        Reason.OOM_KILLED,
+        Reason.CRASH_LOOP,
+        Reason.UNHEALTHY,
+        Reason.START_TIMEOUT,
+    }
+)
+"""Failures of which the container itself may have said why."""
 
 
 def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
@@ -178,6 +191,19 @@ def _message(
             return "the health check of the container passes"
         case _:
             return finding.message
+
+
+def asks_why(finding: Finding) -> bool:
+    """Whether what the container said last belongs to the finding."""
+    return finding.state is State.FAILED and finding.reason in _ASKS_WHY
+
+
+def with_last_words(message: str, words: str) -> str:
+    """Return the message with the container's last words below it; they lose their beginning."""
+    room = LONGEST_MESSAGE - len(message.encode()) - 1
+    if not words or room <= 0:
+        return message
+    return f"{message}\n{words.encode()[-room:].decode(errors='ignore')}"
 
 
 def _provider_type(tenant: Tenant, container: Container | None) -> str:

@@ -7,10 +7,8 @@ own state; the engine's words are only a second hint, in one table.
 """
 
 import asyncio
-import io
 import json
 import re
-import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,9 +28,10 @@ from consumer.adapters.docker_client import (
     see_through,
     unconditional,
 )
+from consumer.adapters.docker_secrets import Secrets
 from consumer.adapters.docker_spec import (
-    SECRETS_FOLDER,
     Naming,
+    UnknownState,
     as_filter,
     holder_of,
     listed_name,
@@ -42,6 +41,7 @@ from consumer.adapters.docker_spec import (
     to_sighting,
     to_update_document,
 )
+from consumer.adapters.docker_words import LastWords
 from consumer.adapters.images import Images, PullLimits
 from consumer.adapters.registries import FindCredentials
 from consumer.errors import EngineError, EngineUnavailable
@@ -152,7 +152,12 @@ class DockerEngine:
         self._naming = naming
         self._network = network or Network()
         self._limits = limits or EngineLimits()
-        self._secrets_dir = secrets_dir
+        self._secrets = Secrets(
+            self._client,
+            folder=secrets_dir,
+            request_seconds=self._limits.request_seconds,
+        )
+        self._last_words = LastWords(self._client, self._secrets)
         self._starts = asyncio.Semaphore(self._limits.starts)
         self._stops = asyncio.Semaphore(self._limits.stops)
         self._network_lock = asyncio.Lock()
@@ -182,6 +187,11 @@ class DockerEngine:
                 # Somebody wrote our labels on a container by hand; it is no tenant's.
                 _log.debug("not a tenant's container", container=listed_name(line))
         return tuple(sightings)
+
+    async def last_words(self, container: Container) -> str:
+        """Return the end of what the container wrote, without what only its tenant may know."""
+        document = await self._show(container.container_id)
+        return "" if document is None else await self._last_words.of(container, document)
 
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
@@ -217,6 +227,10 @@ class DockerEngine:
     def _read(self, document: dict[str, object]) -> Container | None:
         try:
             return to_container(document, self._naming)
+        except UnknownState as error:
+            # Not "not there": another one would be made beside it.
+            words = f"{document.get('Name')} is in {error}, which this consumer does not know"
+            raise EngineUnavailable(f"the engine shows what is not understood: {words}") from error
         except ValueError:
             return None
 
@@ -234,8 +248,9 @@ class DockerEngine:
     # --- preparing
 
     async def prepare(self, tenant_id: TenantId, spec: TenantSpec) -> None:
-        """Bring in the image and the network; refuse a host port that another tenant holds."""
+        """Bring in image and network; refuse a missing secret and a port of another tenant's."""
         await self._check_ports(tenant_id, spec)
+        await self._secrets.read(tenant_id, spec.secrets)
         await self._images.ensure(spec.image, spec.pull_policy)
         if (spec.network_mode or self._network.name) == self._network.name:
             await self._ensure_network()
@@ -324,7 +339,6 @@ class DockerEngine:
         self, tenant_id: TenantId, spec: TenantSpec, generation: int | None, role: Role
     ) -> Container:
         naming = self._naming
-        secrets = self._read_secrets(tenant_id, spec)
         name = naming.container(tenant_id, role)
         document = to_create_document(
             spec,
@@ -336,12 +350,8 @@ class DockerEngine:
             async with self._client.asking("create", self._limits.request_seconds) as docker:
                 await docker.containers.create(document, name=name)  # type: ignore[arg-type]  # JSON
         except (Refused, EngineUnavailable) as error:
-            container = await self._after_create_failed(name, tenant_id, spec, error)
-        else:
-            container = await self._fresh(name, _CREATE)
-        if secrets:
-            await self._put_secrets(container, spec, secrets)
-        return container
+            return await self._after_create_failed(name, tenant_id, spec, error)
+        return await self._fresh(name, _CREATE)
 
     async def _after_create_failed(
         self, name: str, tenant_id: TenantId, spec: TenantSpec, error: Refused | EngineUnavailable
@@ -380,34 +390,6 @@ class DockerEngine:
             )
         return container
 
-    # --- secrets
-
-    def _read_secrets(self, tenant_id: TenantId, spec: TenantSpec) -> dict[str, bytes]:
-        if not spec.secrets:
-            return {}
-        if self._secrets_dir is None:
-            raise _secret_missing("compute.docker.secrets_dir is not set")
-        secrets = {}
-        for name in spec.secrets:
-            path = self._secrets_dir / tenant_id / name
-            try:
-                secrets[name] = path.read_bytes()
-            except OSError as error:
-                raise _secret_missing(f"secret {name!r}: {error.strerror}") from error
-        return secrets
-
-    async def _put_secrets(
-        self, container: Container, spec: TenantSpec, secrets: dict[str, bytes]
-    ) -> None:
-        archive = _archive(secrets, spec.user)
-        try:
-            async with self._client.asking("put archive", self._limits.request_seconds) as docker:
-                handle = docker.containers.container(container.container_id)
-                await handle.put_archive(SECRETS_FOLDER, archive)  # type: ignore[no-untyped-call]  # untyped there
-        except Refused as error:
-            message = f"{_CREATE}: secrets not delivered: {error}"
-            raise EngineError(Reason.CREATE_FAILED, message, is_transient=True) from error
-
     # --- starting
 
     async def start(self, container: Container) -> Container:
@@ -416,6 +398,8 @@ class DockerEngine:
             return await see_through(self._start(container))
 
     async def _start(self, container: Container) -> Container:
+        if container.status is not ContainerStatus.PAUSED:
+            await self._secrets.deliver(container)
         try:
             async with self._client.asking("start", self._limits.request_seconds) as docker:
                 handle = docker.containers.container(container.container_id)
@@ -707,21 +691,3 @@ def _name_conflict(name: str, holder: dict[str, object], *, is_ours: bool) -> En
 
 def _network_failed(message: str) -> EngineError:
     return EngineError(Reason.NETWORK_FAILED, f"{_CREATE}: {message}", is_transient=True)
-
-
-def _secret_missing(message: str) -> EngineError:
-    return EngineError(Reason.CREATE_FAILED, f"{_CREATE}: {message}", is_transient=True)
-
-
-def _archive(secrets: dict[str, bytes], user: str | None) -> bytes:
-    """Return the secrets as a tar archive, readable by the container's user alone."""
-    uid, _, gid = (user or "").partition(":")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in secrets.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o400
-            member.uid = int(uid) if uid.isdigit() else 0
-            member.gid = int(gid) if gid.isdigit() else 0
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from consumer.model import (
+    SECRETS_FOLDER,
     BoundPort,
     Container,
     ContainerId,
@@ -34,7 +35,6 @@ from consumer.model import (
 
 SCHEMA: Final = "1"
 """Version of our labels, for a later consumer that reads them."""
-SECRETS_FOLDER: Final = "/run/secrets"
 
 _MEGABYTE: Final = 1024 * 1024
 _NANOCPUS_PER_MILLICORE: Final = 1_000_000
@@ -52,6 +52,10 @@ _PODMAN_STATUS: Final = {
     "stopping": ContainerStatus.RUNNING,
     "stopped": ContainerStatus.EXITED,
 }
+
+
+class UnknownState(ValueError):
+    """The engine shows a container of ours in a state that the model does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ def to_labels(
         "container_name": spec.container_name,
         "owner": naming.prefix,
         "provider": spec.provider_type,
+        # The names alone: whoever starts the container knows by them what to put in.
+        "secrets": ",".join(spec.secrets),
     }
     return {**dict(spec.labels), **{naming.label(name): value for name, value in ours.items()}}
 
@@ -226,7 +232,7 @@ def _healthcheck_document(healthcheck: HealthCheck | None) -> Document:
 def to_container(inspected: object, naming: Naming) -> Container:
     """Return the container that an inspect document shows.
 
-    Raises ValueError when it is none of ours, or in a state that the model does not know.
+    Raises ValueError when it is none of ours, UnknownState when it is.
     """
     document = _mapping(inspected)
     config = _mapping(document.get("Config"))
@@ -252,13 +258,15 @@ def to_container(inspected: object, naming: Naming) -> Container:
         finished_at=_instant(state.get("FinishedAt")),
         exit_code=_integer(state.get("ExitCode")) if status in _ENDED else None,
         restart_count=_integer(document.get("RestartCount")),
-        oom_killed=state.get("OOMKilled") is True,
+        oom_killed=state.get("OOMKilled") is True and status in _ENDED,
         error=_text(state.get("Error")),
         health=_health(_mapping(state.get("Health")).get("Status")),
         ports=_bound_ports(config, _mapping(document.get("NetworkSettings"))),
         resources=_resources(host),
         restart_policy=_restart_policy(_mapping(host.get("RestartPolicy"))),
         stop_grace_seconds=_stop_grace(config.get("StopTimeout")),
+        secrets=_secrets(labels.get(naming.label("secrets"))),
+        user=_text(config.get("User")),
     )
 
 
@@ -361,7 +369,10 @@ def _stop_grace(seconds: object) -> int:
 
 def _status(status: object) -> ContainerStatus:
     text = _text(status)
-    return _PODMAN_STATUS.get(text) or ContainerStatus(text)
+    try:
+        return _PODMAN_STATUS.get(text) or ContainerStatus(text)
+    except ValueError:
+        raise UnknownState(f"state {text!r}") from None
 
 
 def _health(status: object) -> Health:
@@ -384,6 +395,10 @@ def _health_in_words(status: str) -> Health:
 def _generation(label: object) -> int | None:
     text = _text(label)
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _secrets(label: object) -> tuple[str, ...]:
+    return tuple(name for name in _text(label).split(",") if name)
 
 
 def _instant(value: object) -> datetime | None:

@@ -9,7 +9,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -88,13 +88,15 @@ class DockerCli:
         finally:
             self.run("rmi", "-f", name)
 
-    def import_image(self, name: str, changes: Sequence[str]) -> None:
-        """Make an image of busybox, `/start.sh` and `/app/api`."""
+    def import_image(
+        self, name: str, changes: Sequence[str], *, files: Mapping[str, str] | None = None
+    ) -> None:
+        """Make an image of busybox, `/start.sh`, `/app/api` and further files by their paths."""
         words = [word for change in changes for word in ("-c", change)]
-        self.run("import", *words, "-", name, stdin=_root_archive())
+        self.run("import", *words, "-", name, stdin=_root_archive(files or {}))
 
 
-def _root_archive() -> bytes:
+def _root_archive(files: Mapping[str, str]) -> bytes:
     busybox = find("busybox")
     applets = subprocess.run(
         [busybox, "--list"], capture_output=True, text=True, check=True, timeout=_COMMAND_SECONDS
@@ -108,8 +110,8 @@ def _root_archive() -> bytes:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)
-        for path, script in (("start.sh", _START), ("app/api", _API)):
+        for path, content in {"start.sh": _START, "app/api": _API, **files}.items():
             member = tarfile.TarInfo(path)
-            member.size, member.mode = len(script), 0o755
-            archive.addfile(member, io.BytesIO(script.encode()))
+            member.size, member.mode = len(content.encode()), 0o755
+            archive.addfile(member, io.BytesIO(content.encode()))
     return buffer.getvalue()

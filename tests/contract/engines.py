@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Protocol
 from uuid import uuid4
 
@@ -68,6 +69,12 @@ class EngineUnderTest(Protocol):
         """A spec whose program is not there."""
         ...
 
+    def put_secret(self, name: str) -> None:
+        """Have a secret of the tenant's there."""
+        ...
+
+    def remove_secret(self, name: str) -> None: ...
+
     def exit(self, container: Container) -> None:
         """Have the process end by itself, with EXIT_CODE."""
         ...
@@ -119,6 +126,12 @@ class FakeUnderTest:
         self.engine.broken_images[_UNSTARTABLE] = error
         return shell_spec(image=_UNSTARTABLE)
 
+    def put_secret(self, name: str) -> None:
+        self.engine.secrets.add(name)
+
+    def remove_secret(self, name: str) -> None:
+        self.engine.secrets.remove(name)
+
     def exit(self, container: Container) -> None:
         self.engine.exit(container, EXIT_CODE)
 
@@ -145,10 +158,19 @@ class DockerUnderTest:
     engine: DockerEngine
     away: DockerEngine
     cli: DockerCli
+    secrets_dir: Path
 
     @property
     def unstartable(self) -> TenantSpec:
         return shell_spec(command=("/no/such/program",))
+
+    def put_secret(self, name: str) -> None:
+        path = self.secrets_dir / TENANT_ID / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("content")
+
+    def remove_secret(self, name: str) -> None:
+        (self.secrets_dir / TENANT_ID / name).unlink()
 
     def exit(self, container: Container) -> None:
         pid = self.cli.inspect(container.container_id, ".State.Pid")
@@ -183,15 +205,15 @@ def fake_under_test() -> FakeUnderTest:
 
 
 @asynccontextmanager
-async def docker_under_test(host: DockerHost) -> AsyncIterator[DockerUnderTest]:
+async def docker_under_test(host: DockerHost, secrets_dir: Path) -> AsyncIterator[DockerUnderTest]:
     """Give an adapter with a prefix of its own; take away what it made."""
     naming = Naming(f"ll-{uuid4().hex[:8]}")
     cli = DockerCli(host.url)
-    engine = DockerEngine(endpoint=Endpoint(url=host.url), naming=naming)
+    engine = DockerEngine(endpoint=Endpoint(url=host.url), naming=naming, secrets_dir=secrets_dir)
     away = DockerEngine(endpoint=Endpoint(url="unix:///nowhere/docker.sock"), naming=naming)
     try:
         async with engine.opened(), away.opened():
-            yield DockerUnderTest(engine, away, cli)
+            yield DockerUnderTest(engine, away, cli, secrets_dir)
     finally:
         cli.remove_containers(f"{naming.prefix}.owner={naming.prefix}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -41,12 +42,12 @@ PORT = 18231
 
 
 @pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
-async def subject(request: pytest.FixtureRequest) -> AsyncIterator[EngineUnderTest]:
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineUnderTest]:
     """Give an engine that has nothing of ours yet."""
     if request.param == "fake":
         yield fake_under_test()
         return
-    async with docker_under_test(request.getfixturevalue("docker_host")) as docker:
+    async with docker_under_test(request.getfixturevalue("docker_host"), tmp_path) as docker:
         yield docker
 
 
@@ -142,6 +143,45 @@ async def test_a_port_of_another_tenant_is_refused_before_anything_is_made(engin
 
     assert (caught.value.reason, caught.value.is_transient) == (Reason.PORT_CONFLICT, True)
     assert await engine.observe(OTHER) == ()
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+
+async def test_a_missing_secret_is_refused_before_anything_is_made(engine: Engine) -> None:
+    """It is named; the operator may still put it there."""
+    with pytest.raises(EngineError, match="db_password") as caught:
+        await engine.prepare(TENANT_ID, shell_spec(secrets=("db_password",)))
+
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.INVALID_EVENT, True)
+    assert await engine.observe(TENANT_ID) == ()
+
+
+async def test_no_container_starts_without_its_secrets(subject: EngineUnderTest) -> None:
+    """One that is gone between the making and the start keeps the container from starting."""
+    subject.put_secret("db_password")
+    made = await create(subject.engine, shell_spec(secrets=("db_password",), user="1000"))
+    subject.remove_secret("db_password")
+
+    with pytest.raises(EngineError, match="db_password") as caught:
+        await subject.engine.start(made)
+
+    assert (made.secrets, made.user) == (("db_password",), "1000")
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.INVALID_EVENT, True)
+    assert await subject.engine.observe(TENANT_ID) == (made,)
+
+
+async def test_a_container_that_has_its_secrets_starts_again(subject: EngineUnderTest) -> None:
+    """What it was given stays in it, whatever became of the operator's file."""
+    subject.put_secret("db_password")
+    stopped = await subject.engine.stop(
+        await run(subject.engine, shell_spec(secrets=("db_password",)))
+    )
+    subject.remove_secret("db_password")
+
+    started = await subject.engine.start(stopped)
+
+    assert started.status is ContainerStatus.RUNNING
 
 
 # --- starting ---------------------------------------------------------------------------------

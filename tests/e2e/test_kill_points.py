@@ -29,6 +29,7 @@ class Bench:
     world: World
     to_broker: Proxy
     to_engine: Proxy
+    secrets_dir: Path
 
     async def is_held_or_answered(self, tenant_id: str, event_id: str) -> bool:
         """Wait until a request is held (True) or the event is answered (False)."""
@@ -58,7 +59,7 @@ class Trap:
 
     async def judge(self, request: Request) -> Fate:
         """Count it; see `proxy.Judge`."""
-        if request.method not in ("POST", "DELETE"):
+        if request.method not in ("POST", "PUT", "DELETE"):
             return Fate.PASS
         self._left -= 1
         return self._fate if self._left == 0 else Fate.PASS
@@ -77,24 +78,36 @@ async def bench(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> Asyn
             tmp_path,
             broker_url=broker.url.replace(str(broker.port), str(broker.port + 1)),
             docker_url=f"unix://{front}",
+            COMPUTE__DOCKER__SECRETS_DIR=str(tmp_path / "secrets"),
         ) as world,
     ):
-        yield Bench(world, to_broker, to_engine)
+        yield Bench(world, to_broker, to_engine, tmp_path / "secrets")
+
+
+SECRET = "s3cret of this tenant"
 
 
 async def publish(world: World, kind: str, tenant_id: str) -> str:
     """Publish the event of this kind, with a changed document where it takes one."""
     if kind in ("created", "updated"):
-        document = make_document(tenant_id, container={"env": {"KIND": kind}})
+        document = make_document(tenant_id, container=own_container(kind))
         return await world.publisher.publish(kind, document)
     return await world.publisher.tell(kind, tenant_id)
 
 
-async def prepare(world: World, kind: str, tenant_id: str) -> None:
+def own_container(kind: str) -> dict[str, object]:
+    return {"env": {"KIND": kind}, "secrets": ["db_password"]}
+
+
+async def prepare(bench: Bench, kind: str, tenant_id: str) -> None:
     """Bring the tenant to where an event of this kind has work to do."""
+    folder = bench.secrets_dir / tenant_id
+    folder.mkdir(parents=True)
+    (folder / "db_password").write_text(SECRET)
     if kind == "created":
         return
-    await world.run_tenant(tenant_id)
+    world = bench.world
+    await world.run_tenant(tenant_id, container=own_container("before"))
     if kind == "resumed":
         event_id = await world.publisher.tell("suspended", tenant_id)
         await world.subscriber.expect(tenant_id, event_id=event_id)
@@ -117,7 +130,7 @@ async def test_killed_at_each_request_to_the_engine(bench: Bench, kind: str, fat
     while is_held:
         nth += 1
         tenant = f"{kind}-{nth}"
-        await prepare(bench.world, kind, tenant)
+        await prepare(bench, kind, tenant)
         bench.to_engine.judge = Trap(nth, fate).judge
 
         event_id = await publish(bench.world, kind, tenant)
@@ -138,6 +151,9 @@ def assert_ended_well(world: World, tenant_id: str, kind: str, status: Status) -
     if count:
         assert world.inspect(tenant_id, ".Id") == containers[0]
         assert world.inspect(tenant_id, ".State.Running") is (state == "running")
+    if state == "running":
+        given = world.docker.run("exec", containers[0], "cat", "/run/secrets/db_password")
+        assert given == SECRET
     sequences = [int(str(each["sequence"])) for each in world.subscriber.statuses(tenant_id)]
     first = sequences[0]
     assert sequences == list(range(first, first + len(sequences)))

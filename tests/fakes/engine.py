@@ -105,6 +105,10 @@ class FakeEngine:
         """Images that no registry has."""
         self.broken_images: dict[str, EngineError] = {}
         """Images whose containers cannot be started."""
+        self.secrets: set[str] = set()
+        """Names of the secrets that are there, for every tenant."""
+        self.words: dict[str, str] = {}
+        """What the containers of an image say before they end."""
         self.facts_told = FACTS
 
     # --- what a test looks at
@@ -158,6 +162,7 @@ class FakeEngine:
         other._specs = dict(self._specs)
         other._images = set(self._images)
         other._made = self._made
+        other.secrets = set(self.secrets)
         return other
 
     def lose_events(self, error: EngineUnavailable | None = None) -> None:
@@ -230,6 +235,7 @@ class FakeEngine:
         """Bring in the image; refuse a host port that another tenant holds."""
 
         def pull() -> None:
+            self._check_secrets(spec.secrets)
             for other in self._containers.values():
                 taken = _host_ports(self._specs.get(other.container_id)) & _host_ports(spec)
                 if other.tenant_id != tenant_id and other.status in ALIVE and taken:
@@ -272,6 +278,8 @@ class FakeEngine:
                 return self._keep(replace(seen, status=ContainerStatus.RUNNING), "unpause")
             if seen.status in ALIVE:
                 return seen
+            if seen.status is ContainerStatus.CREATED:
+                self._check_secrets(seen.secrets)
             self._check_start(seen)
             return self._keep(replace(self._started(seen), restart_count=0), "start")
 
@@ -319,6 +327,11 @@ class FakeEngine:
             return self._keep(changed, "update")
 
         return await self._answer(_about("adjust", container), adjust)
+
+    async def last_words(self, container: Container) -> str:
+        """Return what the container said."""
+        words = self.words.get(container.image, "")
+        return await self._answer(_about("last_words", container), lambda: words)
 
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
@@ -396,9 +409,17 @@ class FakeEngine:
             restart_policy=spec.restart_policy,
             stop_grace_seconds=spec.stop_grace_seconds,
             ports=_ports(spec, is_bound=False),
+            secrets=spec.secrets,
+            user=spec.user or "",
         )
         self._specs[container.container_id] = spec
         return self._keep(container, "create")
+
+    def _check_secrets(self, names: tuple[str, ...]) -> None:
+        missing = [name for name in names if name not in self.secrets]
+        if missing:
+            message = f"failed to create container: containers[0].secrets: {missing[0]!r}"
+            raise EngineError(Reason.INVALID_EVENT, message, is_transient=True)
 
     def _check_start(self, container: Container) -> None:
         error = self.broken_images.get(container.image)

@@ -7,6 +7,7 @@ import pytest
 
 from consumer.adapters.docker_spec import (
     Naming,
+    UnknownState,
     as_filter,
     holder_of,
     listed_name,
@@ -105,7 +106,7 @@ def test_a_container_is_ours_by_its_labels(labels: dict[str, object], is_ours: b
 
 def test_our_labels_say_what_the_container_is() -> None:
     """Every label has the prefix; the tenant's own are kept beside them."""
-    spec = make_spec(container_name="web", labels=(("team", "red"),))
+    spec = make_spec(container_name="web", labels=(("team", "red"),), secrets=("db", "tls"))
 
     labels = to_labels(Naming(prefix="acme", instance="blue"), TENANT_ID, spec, 3)
 
@@ -119,6 +120,7 @@ def test_our_labels_say_what_the_container_is() -> None:
         "acme.container_name": "web",
         "acme.owner": "acme",
         "acme.provider": "docker",
+        "acme.secrets": "db,tls",
     }
 
 
@@ -447,13 +449,25 @@ def test_a_container_is_read_though_nearly_nothing_is_shown() -> None:
         pytest.param({"Config": None}, id="no labels"),
         pytest.param(inspected(Config={"Labels": {"landlord.tenant_id": 5}}), id="no text"),
         pytest.param(inspected(Config={"Labels": {"landlord.tenant_id": "-x"}}), id="no tenant id"),
-        pytest.param(inspected(State={"Status": "flying"}), id="a state unheard of"),
     ],
 )
 def test_what_is_no_container_of_ours_is_told(document: object) -> None:
-    """A document without one of our tenants, or that cannot be judged, is a ValueError."""
+    """A document without one of our tenants is a ValueError."""
     with pytest.raises(ValueError, match=r".+"):
         to_container(document, NAMING)
+
+
+def test_a_state_unheard_of_is_told_apart() -> None:
+    """It is ours and there, whatever it does: nobody may take it for gone."""
+    with pytest.raises(UnknownState, match=r"state 'flying'"):
+        to_container(inspected(State={"Status": "flying"}), NAMING)
+
+
+def test_running_out_of_memory_belongs_to_the_run_that_ended() -> None:
+    """Some engines go on showing the flag of an earlier run."""
+    state = {"Status": "running", "OOMKilled": True}
+
+    assert not to_container(inspected(State=state), NAMING).oom_killed
 
 
 @pytest.mark.parametrize(

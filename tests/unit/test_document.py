@@ -591,6 +591,36 @@ def test_label_key_is_refused(labelled: object, path: str, key: str) -> None:
     assert fault.startswith(f"{path}: keys ")
 
 
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"volumes": ["/srv/a:/a", "data:/run/secrets"]}, "volumes[1]"),
+        ({"volumes": ["data:/run//secrets/:ro"]}, "volumes[0]"),
+        ({"volumes": ["data:/run/secrets/db"]}, "volumes[0]"),
+        ({"tmpfs": {"/run/secrets": ""}}, "tmpfs./run/secrets"),
+    ],
+)
+def test_nothing_is_mounted_over_the_secrets(config: dict[str, object], field: str) -> None:
+    """It would hide them, or keep them when the container is gone; without secrets it may be."""
+    raw = with_config(**config)
+    wanting = raw | {"containers": [{"image": "nginx", "secrets": ["db"]}]}
+
+    spec_of(raw)
+    (fault,) = faults_of(wanting)
+
+    assert fault == (
+        f"provider_config.{field}: /run/secrets is where containers[0].secrets arrive; "
+        "choose another path"
+    )
+
+
+def test_mounts_beside_the_secrets_are_none_of_their_business() -> None:
+    """Above them, or with a name that begins alike."""
+    raw = with_config(volumes=["data:/run/secrets-of-mine"], tmpfs={"/run": ""})
+
+    spec_of(raw | {"containers": [{"image": "nginx", "secrets": ["db"]}]})
+
+
 def test_the_reserved_labels_follow_the_prefix() -> None:
     """What is reserved is the configured prefix, not the word landlord."""
     defaults = SpecDefaults(label_prefix="acme")

@@ -21,6 +21,7 @@ from consumer.model import (
     HealthCheck,
     Reason,
     Resources,
+    RestartPolicy,
     Role,
     TenantId,
     TenantSpec,
@@ -33,6 +34,7 @@ from tests.fakes.ledger import InlineLedger
 OLD, NEW = make_spec(image="nginx:1"), make_spec(image="nginx:2")
 NO_START = EngineError(Reason.START_FAILED, "failed to start container: no", is_transient=True)
 NO_STOP = EngineError(Reason.STOP_FAILED, "failed to stop container: no", is_transient=True)
+NO_RESTART = RestartPolicy("no")
 NEVER = EngineError(Reason.CREATE_FAILED, "failed to create container: bad", is_transient=False)
 
 
@@ -254,6 +256,76 @@ async def test_a_successor_that_ends_is_given_up_for_good(bench: Bench) -> None:
     assert bench.engine.only.status is ContainerStatus.RUNNING
     assert await bench.told() == [STARTED, ("running", "rolled_back")]
     assert bench.failures(Reason.EXITED) == 1
+
+
+async def test_a_successor_that_is_given_up_is_quoted(bench: Bench) -> None:
+    """It is gone by the time anybody could read its log."""
+    await bench.running()
+    await bench.want(EventKind.UPDATED, NEW)
+    await bench.one_pass()
+    (successor,) = (seen for seen in bench.engine.containers() if seen.image == "nginx:2")
+    bench.engine.words["nginx:2"] = "no such table"
+    bench.engine.exit(successor, 1)
+
+    await bench.settle()
+
+    message = str((await bench.bodies())[-1]["message"])
+    assert message.startswith("still on the former container: exited with code 1")
+    assert message.endswith("\nno such table")
+
+
+async def test_what_ended_is_quoted(bench: Bench) -> None:
+    """Below the fact, its last words; they are asked for once, when there is news."""
+    container = await bench.running(replace(OLD, restart_policy=NO_RESTART))
+    bench.engine.words["nginx:1"] = "no such table"
+    bench.engine.exit(container, 1)
+
+    await bench.settle()
+    await bench.one_pass()
+
+    assert (await bench.bodies())[-1]["message"] == "exited with code 1\nno such table"
+    asked = [call for call in bench.engine.calls if call.operation == "last_words"]
+    assert len(asked) == 1
+
+
+async def test_what_ended_is_told_though_it_cannot_be_quoted(bench: Bench) -> None:
+    """The fact does not wait for its explanation."""
+    container = await bench.running(replace(OLD, restart_policy=NO_RESTART))
+    bench.engine.exit(container, 1)
+    bench.engine.fail("last_words", EngineUnavailable("no answer"))
+
+    await bench.settle()
+
+    assert (await bench.bodies())[-1]["message"] == "exited with code 1"
+
+
+async def test_how_long_it_took_to_be_healthy_is_measured(bench: Bench) -> None:
+    """From the start of the container to the check that passed."""
+    await bench.want(EventKind.CREATED, replace(OLD, healthcheck=HealthCheck(("CMD", "true"))))
+    await bench.one_pass()
+    bench.clock.advance(7)
+    bench.engine.change(bench.engine.only, health=Health.HEALTHY)
+
+    await bench.one_pass()
+
+    name, labels = "landlord_tenant_startup_phase_seconds_sum", {"phase": "healthy"}
+    assert bench.metrics.registry.get_sample_value(name, labels) == 7
+
+
+async def test_a_missing_secret_is_told_and_tried_again(bench: Bench) -> None:
+    """It is the document's fault until the operator puts it there."""
+    await bench.want(EventKind.CREATED, replace(OLD, secrets=("db_password",)))
+
+    due_at = await bench.one_pass()
+    assert due_at is not None
+    (told,) = await bench.bodies()
+    bench.engine.secrets.add("db_password")
+    bench.clock.advance_to(due_at)
+    await bench.settle()
+
+    assert (told["reason"], told["will_retry"]) == ("invalid_event", True)
+    assert "db_password" in str(told["message"])
+    assert (await bench.told())[-1] == STARTED
 
 
 async def test_a_deleted_tenant_has_no_container(bench: Bench) -> None:

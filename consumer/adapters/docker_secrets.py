@@ -1,0 +1,176 @@
+"""Tenants' secrets: read on the consumer's side, put into the container before it starts.
+
+A container carries the names of its secrets in a label, so whoever starts it knows what it needs,
+also after a crash between its making and its start. The contents go through the engine's archive
+API, so it may be on another host; they lie in a nameless volume that goes with the container.
+"""
+
+import asyncio
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from consumer.adapters.docker_client import DockerClient, Refused
+from consumer.errors import EngineError
+from consumer.model import SECRETS_FOLDER, Container, ContainerStatus, Reason, TenantId
+
+_log: Final = structlog.get_logger(__name__)
+
+_MOST_BYTES: Final = 500 * 1024
+"""As much as a secret of Docker's own Swarm can hold."""
+_READ_SECONDS: Final = 10.0
+_USERS: Final = "/etc/passwd"
+_MOST_USERS_BYTES: Final = 1024 * 1024
+_MODE: Final = 0o400
+_PHRASE: Final = "failed to create container"
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    uid: int = 0
+    gid: int = 0
+
+
+class Secrets:
+    """Brings tenants' secrets from a folder, `<folder>/<tenant_id>/<name>`, into containers."""
+
+    def __init__(
+        self, client: DockerClient, *, folder: Path | None, request_seconds: float
+    ) -> None:
+        self._client = client
+        self._folder = folder
+        self._request_seconds = request_seconds
+
+    async def read(self, tenant_id: TenantId, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the contents by name, of all of them.
+
+        Raises EngineError invalid_event for one that is not there, create_failed for one that
+        cannot be read. Both are transient: the operator can put it there without a new event.
+        """
+        if not names:
+            return {}
+        if self._folder is None:
+            raise _failure(Reason.INVALID_EVENT, names[0], "compute.docker.secrets_dir is not set")
+        folder = self._folder / tenant_id
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return {name: await asyncio.to_thread(_read, folder, name) for name in names}
+        except TimeoutError as error:
+            words = f"compute.docker.secrets_dir gave no answer within {_READ_SECONDS:g} s"
+            raise _failure(Reason.CREATE_FAILED, names[0], words) from error
+
+    async def deliver(self, container: Container) -> None:
+        """Put all its secrets into the container, or raise EngineError and put in none.
+
+        One that ran before is not kept from running again by a secret that is gone meanwhile: it
+        has what it was given then.
+        """
+        try:
+            contents = await self.read(container.tenant_id, container.secrets)
+        except EngineError as error:
+            if container.status is ContainerStatus.CREATED:
+                raise
+            _log.warning("secrets not renewed", container=container.name, error=str(error))
+            return
+        if not contents:
+            return
+        archive = _pack(contents, await self._owner(container))
+        try:
+            async with self._client.asking("put archive", self._request_seconds) as docker:
+                handle = docker.containers.container(container.container_id)
+                await handle.put_archive(SECRETS_FOLDER, archive)  # type: ignore[no-untyped-call]  # untyped there
+        except Refused as error:
+            message = f"{_PHRASE}: secrets not delivered: Error response from daemon: {error}"
+            raise EngineError(Reason.CREATE_FAILED, message, is_transient=True) from error
+
+    async def _owner(self, container: Container) -> _Owner:
+        """Return the ids of the user that the container runs as; root's where they are unknown."""
+        user, _, group = container.user.partition(":")
+        gid = int(group) if group.isdecimal() else None
+        if user.isdecimal() and gid is not None:
+            return _Owner(int(user), gid)
+        found = None if user in ("", "0", "root") else await self._look_up(container, user)
+        if found is None:
+            if user and not user.isdecimal() and user != "root":
+                _log.warning("secrets belong to root", container=container.name, user=user)
+            found = _Owner(int(user) if user.isdecimal() else 0)
+        return found if gid is None else _Owner(found.uid, gid)
+
+    async def _look_up(self, container: Container, user: str) -> _Owner | None:
+        """Return the ids of a user, by name or number, as the container's own passwd has them."""
+        path = f"containers/{container.container_id}/archive"
+        try:
+            async with (
+                self._client.asking("get archive", self._request_seconds) as docker,
+                # The library's own method reads without a limit, and the image is the tenant's.
+                docker._query(path, params={"path": _USERS}) as response,  # noqa: SLF001 - see above
+            ):
+                try:
+                    archive = await response.content.readexactly(_MOST_USERS_BYTES)
+                except asyncio.IncompleteReadError as short:
+                    archive = short.partial
+                finally:
+                    response.close()
+        except Refused:
+            return None  # no such file
+        return _find_user(_unpack(archive), user)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """Return one secret's contents. A link is followed: the folder is the operator's."""
+    path = folder / name
+    try:
+        if not path.exists():
+            raise _failure(Reason.INVALID_EVENT, name, "it is not there")
+        if not path.is_file():
+            raise _failure(Reason.INVALID_EVENT, name, "it is no file")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        words = f"it cannot be read: {error.strerror}"
+        raise _failure(Reason.CREATE_FAILED, name, words) from error
+    if len(content) > _MOST_BYTES:
+        raise _failure(Reason.INVALID_EVENT, name, f"it has more than {_MOST_BYTES} bytes")
+    return content
+
+
+def _failure(reason: Reason, name: str, words: str) -> EngineError:
+    place = f"compute.docker.secrets_dir/<tenant_id>/{name}"
+    message = f"{_PHRASE}: containers[0].secrets: {name!r} ({place}): {words}"
+    return EngineError(reason, message, is_transient=True)
+
+
+def _pack(contents: dict[str, bytes], owner: _Owner) -> bytes:
+    """Return the secrets as a tar archive, readable by the owner alone."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), _MODE
+            member.uid, member.gid = owner.uid, owner.gid
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _unpack(archive: bytes) -> str:
+    """Return the text of the archive's first member; empty when it is no file."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as members:
+            member = members.next()
+            file = members.extractfile(member) if member is not None and member.isfile() else None
+            return file.read().decode(errors="replace") if file is not None else ""
+    except (tarfile.TarError, OSError):
+        return ""
+
+
+def _find_user(passwd: str, user: str) -> _Owner | None:
+    for line in passwd.splitlines():
+        name, _, uid, gid, *_ = (*line.split(":"), "", "", "", "")
+        if user in (name, uid) and uid.isdecimal() and gid.isdecimal():
+            return _Owner(int(uid), int(gid))
+    return None
