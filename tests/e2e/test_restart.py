@@ -13,11 +13,10 @@ from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.world import World, make_document, own_world
 from tests.faults.proxy import Fate, Proxy, Request, proxy
 
-pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(400)]
 
-TENANTS = 60
-"""Enough to tell a request for each tenant from one for all. Two hundred take minutes to create on
-a small machine, in every run, and have shown nothing more."""
+TENANTS = 200
+"""As many as the promise names."""
 READY_SECONDS = 5.0
 QUIET_SECONDS = 5.0
 """Long enough for whatever a start brings on to show."""

@@ -1,14 +1,15 @@
 """Upkeep: gauges that tell the truth, a ledger that does not grow for ever, a pulse."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from consumer.metrics import Metrics
-from consumer.model import EventKind, Reason, State, TenantId
+from consumer.model import EventId, EventKind, Reason, State, TenantId
 from consumer.ports import PassResult
 from consumer.upkeep import Upkeep
 from tests.builders import TENANT_ID, make_event, make_status
@@ -20,11 +21,16 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 HOUR = 3600
 
 
+CHURN = 25
+"""Tenants that come and go in an hour; enough to fill many pages of the file."""
+
+
 class Bench:
     """An upkeep with all that is around it."""
 
-    def __init__(self, ledger: InlineLedger) -> None:
+    def __init__(self, ledger: InlineLedger, path: Path) -> None:
         self.ledger = ledger
+        self.path = path
         self.metrics = Metrics(version="test")
         self.upkeep = Upkeep(
             ledger=ledger, metrics=self.metrics, now=loop_now, retention_seconds=HOUR
@@ -40,15 +46,31 @@ class Bench:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    async def delete_and_tell(self) -> None:
+    async def delete_and_tell(
+        self, tenant_id: TenantId = TENANT_ID, *, event_id: EventId | None = None
+    ) -> None:
         """Have a tenant that was deleted and told so, with nothing left to send."""
-        await self.ledger.record([make_event(EventKind.DELETED)])
-        gone = make_status(state=State.STOPPED, reason=Reason.DELETED)
+        event = make_event(EventKind.DELETED, tenant_id=tenant_id, event_id=event_id)
+        await self.ledger.record([event])
+        gone = make_status(tenant_id=tenant_id, state=State.STOPPED, reason=Reason.DELETED)
         await self.ledger.commit(
-            PassResult(tenant_id=TENANT_ID, revision=1, statuses=(gone,), answered=True)
+            PassResult(tenant_id=tenant_id, revision=1, statuses=(gone,), answered=True)
         )
         (entry,) = await self.ledger.unsent(limit=9)
         await self.ledger.mark_sent([entry.entry_id], at=loop_now())
+
+    async def churn(self, *, hours: int, began: int) -> int:
+        """Have tenants come and go for so long; return how many bytes the ledger takes."""
+        for hour in range(began, began + hours):
+            for number in range(CHURN):
+                name = f"{hour}-{number}"
+                await self.delete_and_tell(TenantId(name), event_id=EventId(name))
+            await asyncio.sleep(HOUR)
+            await self.upkeep.look()
+        with closing(sqlite3.connect(self.path)) as file:
+            # What is in SQLite's log of changes goes into the file, or its size would hide it.
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self.path.stat().st_size
 
     def gauge(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"landlord_{name}", labels)
@@ -57,8 +79,9 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Set up an upkeep on a new ledger."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
-    yield Bench(ledger)
+    path = tmp_path / "ledger.db"
+    ledger = await InlineLedger.open(f"sqlite:///{path}", now=loop_now)
+    yield Bench(ledger, path)
     await ledger.close()
 
 
@@ -98,6 +121,14 @@ async def test_what_is_finished_is_swept_after_the_retention_time(bench: Bench) 
 
     assert kept is not None
     assert await bench.ledger.read(TENANT_ID) is None
+
+
+async def test_the_ledger_stays_bounded_under_churn(bench: Bench) -> None:
+    """What comes and goes leaves no growing file: after the retention time it has its size."""
+    full = await bench.churn(hours=3, began=0)
+    later = await bench.churn(hours=12, began=3)
+
+    assert later <= full * 1.1
 
 
 async def test_a_ledger_that_cannot_be_written_is_told(bench: Bench) -> None:
