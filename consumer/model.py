@@ -268,11 +268,16 @@ class Health(StrEnum):
 
 
 class Role(StrEnum):
-    """Which of its tenant's names a container has; all but CURRENT only during a replacement."""
+    """Which of its tenant's names a container has.
+
+    SUCCESSOR and PREDECESSOR are had only during a replacement, DISCARDED only by a dead container
+    that the engine cannot remove.
+    """
 
     CURRENT = "tenant"
     SUCCESSOR = "successor"
     PREDECESSOR = "predecessor"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)

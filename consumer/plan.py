@@ -114,6 +114,10 @@ def decide(tenant: Tenant, containers: Sequence[Container], now: datetime, rules
     """Return the next action for the tenant."""
     if any(container.status is ContainerStatus.REMOVING for container in containers):
         return Wait(now + timedelta(seconds=rules.removal_look_seconds))
+    dead = [container for container in containers if container.status is ContainerStatus.DEAD]
+    if dead:
+        # What is left of a removal that failed: it can never run again.
+        return Remove(dead[0])
     match tenant.desired:
         case Desired.DELETED:
             return _towards_deleted(tenant, containers, now)
@@ -179,8 +183,6 @@ def _hand_over(
             return Rename(old, Role.PREDECESSOR) if in_the_way else Rename(new, Role.CURRENT)
         return Stop(old) if old.status in ALIVE else Start(new)
     finding = assess(tenant, [new], now, rules)
-    if new.status is ContainerStatus.DEAD:
-        return Remove(new)
     if finding.state is State.FAILED:
         return Remove(new) if is_held_back(tenant, now) else GiveUp(finding)
     if finding.state is None:
@@ -200,12 +202,10 @@ def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Ru
             return Start(container)
         case ContainerStatus.EXITED:
             return _bring_back(tenant, container, now, rules)
-        case ContainerStatus.DEAD:
-            return Nothing() if is_held_back(tenant, now) else Remove(container)
-        case ContainerStatus.RUNNING | ContainerStatus.RESTARTING | ContainerStatus.REMOVING:
+        case ContainerStatus.RUNNING | ContainerStatus.RESTARTING:
             return _limits(tenant, container, now)
         case _:
-            assert_never(container.status)
+            return Nothing()  # being removed, or dead: `decide` has seen to it
 
 
 def _first_start(tenant: Tenant, container: Container, now: datetime) -> Action:

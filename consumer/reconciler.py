@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeGuard, assert_never
 
 import structlog
 
@@ -22,6 +22,7 @@ from consumer.finding import Finding, Rules, assess, note_restart
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
+    ContainerStatus,
     Desired,
     Health,
     Reason,
@@ -172,12 +173,31 @@ class Reconciler:
         except EngineUnavailable:
             raise
         except EngineError as error:
+            if _is_past_use(action, one_pass.tenant):
+                await self._set_aside(one_pass, action.container, error)
+                return
             if one_pass.is_cleaning_up:
                 raise
             # The plan says what is left to do: remove what is half-made, start the former one.
             one_pass.is_cleaning_up = True
             self._set_back(one_pass, error)
             await self._observe(one_pass)
+
+    async def _set_aside(self, one_pass: "_Pass", dead: Container, error: EngineError) -> None:
+        """Go on without a dead container that the engine cannot remove, once its name is free.
+
+        A mount that leaked is enough for that, and may stay until somebody mends the host. Every
+        later pass tries again to remove it.
+        """
+        _log.warning("dead container left", container=dead.name, error=str(error))
+        if dead.role is not Role.DISCARDED:
+            try:
+                await self._engine.rename(dead, Role.DISCARDED)
+            except EngineUnavailable:
+                raise
+            except EngineError:
+                raise error from None
+        one_pass.exchange(dead, None)
 
     async def _carry_out(self, one_pass: "_Pass", action: _Deed) -> None:
         engine = self._engine
@@ -346,6 +366,12 @@ class _Pass:
         """Return what is seen, with the new observation in the place of the old one."""
         kept = (new if seen is old else seen for seen in self.containers)
         return tuple(seen for seen in kept if seen is not None)
+
+
+def _is_past_use(action: _Deed, tenant: Tenant) -> TypeGuard[Remove]:
+    """Whether the tenant can be as it should be though this removal failed."""
+    is_dead = isinstance(action, Remove) and action.container.status is ContainerStatus.DEAD
+    return is_dead and tenant.desired is not Desired.DELETED
 
 
 def _for_good(finding: Finding) -> Setback:

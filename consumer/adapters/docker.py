@@ -542,7 +542,10 @@ class DockerEngine:
 
     async def rename(self, container: Container, role: Role) -> Container:
         """Return the container under the role's name."""
-        name = self._naming.container(container.tenant_id, role)
+        if role is Role.DISCARDED:
+            name = self._naming.discarded(container.container_id)
+        else:
+            name = self._naming.container(container.tenant_id, role)
 
         async def ask() -> None:
             async with self._client.asking("rename", self._limits.request_seconds) as docker:

@@ -73,8 +73,14 @@ class Naming:
         """Return the name of a tenant's container in this role."""
         return f"{self.prefix}-{role.value}-{tenant_id}"
 
+    def discarded(self, container_id: ContainerId) -> str:
+        """Return the name of a container that is set aside; there may be many of a tenant."""
+        return f"{self.prefix}-{Role.DISCARDED.value}-{container_id[:12]}"
+
     def role(self, name: str, tenant_id: TenantId) -> Role:
         """Return the role that the name stands for; a foreign name stands for the current one."""
+        if name.startswith(self.discarded(ContainerId(""))):
+            return Role.DISCARDED
         found = (role for role in Role if name == self.container(tenant_id, role))
         return next(found, Role.CURRENT)
 

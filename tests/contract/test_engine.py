@@ -378,6 +378,16 @@ async def test_a_renamed_container_has_the_role(engine: Engine) -> None:
     assert back == current
 
 
+async def test_many_can_be_discarded(engine: Engine) -> None:
+    """That role has a name for each container."""
+    first = await engine.rename(await create(engine, shell_spec()), Role.DISCARDED)
+    second = await engine.rename(await create(engine, shell_spec()), Role.DISCARDED)
+
+    assert first.role is second.role is Role.DISCARDED
+    assert first.name != second.name
+    assert [seen.role for seen in await engine.survey()] == [Role.DISCARDED] * 2
+
+
 async def test_a_taken_name_cannot_be_given(engine: Engine) -> None:
     """Both containers keep the names they have."""
     current = await create(engine, shell_spec())

@@ -1,6 +1,7 @@
 """Whatever is unplugged: afterwards each tenant has one container, and its last status is true."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from deploy.lab.daemon import Daemon
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.broker_clients import connect
-from tests.e2e.world import World, make_document, own_world
+from tests.e2e.world import World, make_document, own_world, until
 from tests.faults.proxy import proxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
@@ -160,3 +161,45 @@ async def test_a_graceful_stop_drains_and_ends_well(world: World) -> None:
     world.consumer.start()
     await world.subscriber.expect("last", state="running")
     assert len(world.containers("last")) == 1
+
+
+@contextmanager
+def leaked_mount(root: Path) -> Iterator[None]:
+    """Have the engine lose sight of a container's root, as after its death and a new start.
+
+    A new mount over the folder of all roots hides it; it can neither be reached nor be removed.
+    """
+    every_root = root.parent.parent
+    subprocess.run(("mount", "--bind", every_root, every_root), check=True, timeout=60)
+    try:
+        yield
+    finally:
+        for place in (every_root, root):
+            subprocess.run(("umount", "-l", place), check=True, timeout=60)
+
+
+async def test_a_container_that_the_engine_cannot_remove_holds_up_nothing(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """The tenant gets its update; what is left is out of the way, and goes once the host is well.
+
+    An engine that was killed may leave such a container: it lost sight of a mount.
+    """
+    async with own_world(broker, docker_host, tmp_path, RECONCILE__RESYNC_SECONDS="2") as world:
+        await world.run_tenant("stuck")
+        old = world.containers("stuck")
+        with leaked_mount(Path(str(world.inspect("stuck", ".GraphDriver.Data.MergedDir")))):
+            document = make_document("stuck", container={"env": {"VERSION": "2"}})
+            event_id = await world.publisher.update(document)
+            status = await world.subscriber.expect("stuck", event_id=event_id)
+            (dead,) = (it for it in world.containers("stuck") if it in old)
+            state = world.docker.inspect(dead, ".State.Status")
+            name = str(world.docker.inspect(dead, ".Name"))
+            running = world.inspect("stuck", ".State.Running")
+        await until(lambda: dead not in world.containers("stuck"))
+
+        assert (status["state"], status["reason"]) == ("running", "updated")
+        assert state in ("dead", "removing")  # it is tried again and again
+        assert "-discarded-" in name
+        assert running is True
+        await assert_true_to_the_last(world, ["stuck"])

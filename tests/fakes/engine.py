@@ -109,6 +109,8 @@ class FakeEngine:
         """Names of the secrets that are there, for every tenant."""
         self.words: dict[str, str] = {}
         """What the containers of an image say before they end."""
+        self.stuck: set[ContainerId] = set()
+        """Containers that cannot be removed; the try leaves them dead."""
         self.facts_told = FACTS
 
     # --- what a test looks at
@@ -300,6 +302,11 @@ class FakeEngine:
         """Remove the container."""
 
         def remove() -> None:
+            if container.container_id in self.stuck:
+                seen = self._there(container, Reason.STOP_FAILED)
+                self._keep(replace(seen, status=ContainerStatus.DEAD), "die")
+                message = "failed to remove container: device or resource busy"
+                raise EngineError(Reason.STOP_FAILED, message, is_transient=True)
             if self._containers.pop(container.container_id, None) is not None:
                 self._emit(container.tenant_id, "destroy")
 
@@ -310,10 +317,12 @@ class FakeEngine:
 
         def rename() -> Container:
             seen = self._there(container, Reason.NAME_CONFLICT)
-            holder = self._holder(_name(container.tenant_id, role))
+            name = _name(container.tenant_id, role)
+            if role is Role.DISCARDED:
+                name = f"landlord-discarded-{container.container_id}"
+            holder = self._holder(name)
             if holder is not None and holder.container_id != container.container_id:
                 raise _name_conflict(holder)
-            name = _name(container.tenant_id, role)
             return self._keep(replace(seen, role=role, name=name), "rename")
 
         return await self._answer(_about("rename", container), rename)

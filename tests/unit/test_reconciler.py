@@ -328,6 +328,72 @@ async def test_a_missing_secret_is_told_and_tried_again(bench: Bench) -> None:
     assert (await bench.told())[-1] == STARTED
 
 
+async def test_a_container_that_cannot_be_removed_keeps_nobody_from_running(bench: Bench) -> None:
+    """An update goes through; what is dead is out of the way, and is removed once it can be."""
+    old = await bench.running()
+    bench.engine.stuck.add(old.container_id)
+    await bench.want(EventKind.UPDATED, NEW)
+
+    await bench.settle()
+    dead, new = bench.engine.containers()
+    told = await bench.told()
+    bench.engine.stuck.clear()
+    await bench.one_pass()
+
+    assert told == [STARTED, ("running", "updated")]
+    assert (dead.status, dead.role) == (ContainerStatus.DEAD, Role.DISCARDED)
+    assert (new.status, new.role) == (ContainerStatus.RUNNING, Role.CURRENT)
+    assert bench.engine.containers() == (new,)
+    assert await bench.told() == told
+
+
+async def test_a_dead_container_under_the_tenants_name_is_set_aside(bench: Bench) -> None:
+    """Another one takes its name and runs."""
+    old = await bench.running()
+    bench.engine.stuck.add(old.container_id)
+    bench.engine.change(old, status=ContainerStatus.DEAD)
+
+    await bench.settle()
+
+    dead, new = bench.engine.containers()
+    assert dead.role is Role.DISCARDED
+    assert (new.status, new.role) == (ContainerStatus.RUNNING, Role.CURRENT)
+    assert (await bench.told())[-1] == ("running", "restarted")
+
+
+async def test_many_that_cannot_be_removed_keep_nobody_from_running(bench: Bench) -> None:
+    """Each is set aside under a name of its own."""
+    for spec in (OLD, NEW, OLD):
+        await bench.want(EventKind.UPDATED, spec)
+        await bench.settle()
+        bench.clock.advance(60)
+        bench.engine.stuck |= {seen.container_id for seen in bench.engine.containers()}
+
+    *dead, new = bench.engine.containers()
+
+    assert [seen.role for seen in dead] == [Role.DISCARDED] * 2
+    assert (new.image, new.status) == ("nginx:1", ContainerStatus.RUNNING)
+    assert (await bench.told())[-1] == ("running", "updated")
+
+
+async def test_a_deleted_tenant_is_not_told_gone_while_something_is_left(bench: Bench) -> None:
+    """A container that cannot be removed is a failure then, tried again with backoff."""
+    container = await bench.running()
+    bench.engine.stuck.add(container.container_id)
+    await bench.want(EventKind.DELETED)
+
+    due_at = await bench.one_pass()
+    assert due_at is not None
+    failed = (await bench.told())[-1]
+    bench.engine.stuck.clear()
+    bench.clock.advance_to(due_at)
+    await bench.settle()
+
+    assert failed == ("failed", "stop_failed")
+    assert bench.engine.containers() == ()
+    assert (await bench.told())[-1] == ("stopped", "deleted")
+
+
 async def test_a_deleted_tenant_has_no_container(bench: Bench) -> None:
     """It is stopped, removed, told, and forgotten by the reconciler."""
     await bench.running()
