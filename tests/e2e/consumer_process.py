@@ -42,6 +42,7 @@ class ConsumerProcess:
         self._log_path = folder / "consumer.log"
         self._log_path.touch()
         self._log_begin = 0
+        self._awaited = "ready"
         own = names.environment(
             broker_url=broker_url, docker_host=docker_host, folder=folder, http_port=self.http_port
         )
@@ -58,9 +59,10 @@ class ConsumerProcess:
 
     # --- its life
 
-    def start(self, *, timeout: float = 30.0) -> None:
-        """Start it and wait until it says that it is ready. Raises LabError when it does not."""
+    def start(self, *, timeout: float = 60.0, until: str = "ready") -> None:
+        """Start it and wait until it logs this event. Raises LabError when it does not."""
         assert not self.is_running, "it runs already"
+        self._awaited = until
         self._log_begin = self.log_size
         self._process.start(seconds=timeout)
 
@@ -80,7 +82,7 @@ class ConsumerProcess:
         """Let it go on after a pause."""
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def restart(self, *, timeout: float = 30.0) -> None:
+    def restart(self, *, timeout: float = 60.0) -> None:
         """Start it again on the same ledger; end it first, by force, if it still runs."""
         self.kill()
         self.start(timeout=timeout)
@@ -96,7 +98,8 @@ class ConsumerProcess:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
     def _says_ready(self) -> bool:
-        return any(line.get("event") == "ready" for line in self.log_lines(begin=self._log_begin))
+        lines = self.log_lines(begin=self._log_begin)
+        return any(line.get("event") == self._awaited for line in lines)
 
     # --- what it says
 

@@ -1,13 +1,16 @@
 """A tenant's life, as the contract tells it: created, updated, suspended, resumed, deleted."""
 
 import asyncio
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from deploy.lab.docker_cli import DockerCli
+from deploy.lab.servers import Broker, DockerHost
 from tests.conftest import WEB
 from tests.e2e.consumer_process import get
-from tests.e2e.world import World, make_document
+from tests.e2e.world import World, make_document, own_world, shell
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -180,6 +183,48 @@ async def test_a_delete_is_idempotent(world: World) -> None:
 
     assert (again["state"], never["state"]) == ("stopped", "stopped")
     assert (again["container"], never["container"]) == (None, None)
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "exited", "restarting"])
+async def test_a_delete_removes_a_container_in_any_state(world: World, state: str) -> None:
+    """Nothing of it is left, whatever it was doing."""
+    tenant = f"any-{state}"
+    restarting = shell("sleep 0.2; exit 1") if state == "restarting" else {}
+    await world.publisher.create(make_document(tenant, container=restarting))
+    await world.subscriber.expect(tenant)
+    if state == "paused":
+        world.docker.run("pause", world.container(tenant))
+    if state == "exited":
+        event_id = await world.publisher.tell("suspended", tenant)
+        await world.subscriber.expect(tenant, event_id=event_id)
+
+    status = await world.delete_tenant(tenant)
+
+    assert status["reason"] == "deleted"
+    assert world.containers(tenant) == []
+
+
+async def test_a_delete_leaves_volumes_with_a_name(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """They hold what outlives the container; those without a name go with it."""
+    image = "landlord-test/volume:1"
+    DockerCli(docker_host.url).import_image(image, ('CMD ["/start.sh"]', "VOLUME /nameless"))
+    settings = {"COMPUTE__POLICY__VOLUMES": "kept"}
+    async with own_world(broker, docker_host, tmp_path, **settings) as world:
+        await world.run_tenant(
+            "volumes", container={"image": image}, provider_config={"volumes": ["kept:/kept"]}
+        )
+        template = "{{range .Mounts}}{{.Name}} {{end}}"
+        mounted = world.docker.run("inspect", "-f", template, world.container("volumes")).split()
+
+        await world.delete_tenant("volumes")
+
+        left = world.docker.run("volume", "ls", "-q").split()
+        world.docker.run("volume", "rm", "kept")
+        world.docker.run("rmi", image)
+    assert len(mounted) == 2
+    assert set(mounted) & set(left) == {"kept"}
 
 
 async def test_a_delete_takes_a_full_document(world: World) -> None:

@@ -11,7 +11,15 @@ import pytest
 from deploy.lab.daemon import Daemon
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.broker_clients import connect
-from tests.e2e.world import World, make_document, own_world, until
+from tests.e2e.world import (
+    World,
+    consumer_process,
+    make_document,
+    own_world,
+    take_away,
+    until,
+    world_around,
+)
 from tests.faults.proxy import proxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
@@ -86,6 +94,29 @@ async def test_the_engine_is_away_for_twenty_seconds(world: World, docker_host: 
     assert stale["stale"] is True
     await world.subscriber.expect("through", state="running", timeout=30)
     await assert_true_to_the_last(world, ["through", "meanwhile"])
+
+
+async def test_a_consumer_started_without_an_engine_waits_for_it(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """It says so in its log, at `/readyz` and to who asked for a tenant, and then makes it."""
+    phrase = "failed to connect to docker daemon"
+    with consumer_process(broker.url, docker_host.url, tmp_path) as process:
+        async with world_around(process, broker, docker_host) as world:
+            with stopped(docker_host.engine):
+                await asyncio.to_thread(process.start, until="broker session up")
+                event_id = await world.publisher.create(make_document("early"))
+                waiting = await world.subscriber.expect("early", event_id=event_id)
+                unready, said = await process.http_get("/readyz")
+            running = await world.subscriber.expect("early", state="running", timeout=30)
+
+        assert (waiting["state"], waiting["reason"]) == ("failed", "engine_unavailable")
+        assert phrase in str(waiting["message"])
+        assert (unready, phrase in said) == (503, True)
+        assert phrase in process.log_text()
+        assert running["event_id"] == event_id
+        process.kill()
+        await take_away(broker, docker_host, process.names)
 
 
 async def test_losing_sight_of_the_engine_tells_nothing_of_its_containers(
