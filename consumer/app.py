@@ -438,7 +438,7 @@ async def _try(name: str, work: Awaitable[str]) -> Examined:
 
 async def _examine_settings(settings: Settings) -> str:
     _check_provider_config(wiring.spec_defaults(settings), wiring.policy(settings))
-    return "; ".join(settings.warnings()) or "valid"
+    return "; ".join(f"warning: {each}" for each in settings.warnings()) or "valid"
 
 
 async def _examine_broker(settings: Settings) -> str:

@@ -123,8 +123,15 @@ def _as_engine_url(text: str) -> str:
             raise ValueError("needs an absolute path: unix:///var/run/docker.sock")
         case "tcp" if not parts.hostname or port is None:
             raise ValueError("needs a host and a port (2375 plain, 2376 TLS)")
+        case "tcp" if parts.username is not None or parts.path.strip("/") or parts.query:
+            raise ValueError("has to be tcp://host:port and no more; the engine knows no users")
         case "unix" | "tcp":
             return text
+        case "ssh":
+            raise ValueError(
+                "has to be unix:// or tcp://; for ssh:// forward the socket (ssh -nNT -L "
+                "/run/engine.sock:/var/run/docker.sock HOST) and use unix:///run/engine.sock"
+            )
         case _:
             raise ValueError("has to be unix:// or tcp://")
 
@@ -180,7 +187,9 @@ class Tls(_Group):
 
     @property
     def is_given(self) -> bool:
-        return self.ca is not None or self.cert is not None
+        """Whether anybody asked for TLS; `verify`, whatever it says, asks for it too."""
+        has_files = self.ca is not None or self.cert is not None
+        return has_files or "verify" in self.model_fields_set
 
 
 class TenantDefaults(_Group):
@@ -228,7 +237,7 @@ class Docker(_Group):
         if urlsplit(self.host).port == _TLS_PORT and not self.tls.is_given:
             raise ValueError(
                 "host: port 2376 speaks TLS; set compute.docker.tls.{ca,cert,key}, or "
-                "DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+                "DOCKER_TLS_VERIFY and DOCKER_CERT_PATH; it is not tried in clear text"
             )
         return self
 
@@ -246,6 +255,11 @@ class Docker(_Group):
     def url(self) -> str:
         """The engine's address, the default filled in."""
         return self.host or _STANDARD_SOCKET
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the engine is asked by TLS; a socket of this host never is."""
+        return self.url.startswith("tcp:") and self.tls.is_given
 
 
 class Policy(_Group):
@@ -378,9 +392,15 @@ class Settings(_Group):
         warnings = []
         docker = self.compute.docker
         parts = urlsplit(docker.host)
-        if parts.scheme == "tcp" and not docker.tls.is_given and not _is_loopback(parts.hostname):
+        is_elsewhere = parts.scheme == "tcp" and not _is_loopback(parts.hostname)
+        if is_elsewhere and not docker.is_tls:
             warnings.append(
                 f"compute.docker.host: {docker.host} is clear text; who reaches it owns the host"
+            )
+        if is_elsewhere and docker.is_tls and not docker.tls.verify:
+            warnings.append(
+                f"compute.docker.tls.verify: false; whoever answers at {docker.host} is taken for "
+                "the engine"
             )
         if self.http.token is None and not _is_loopback(self.http.host):
             warnings.append("http.token: not set, though the API listens beyond this host")
@@ -528,9 +548,13 @@ def _overlay_docker(tree: dict[str, object], environ: Mapping[str, str]) -> dict
         put("tls.verify", True, "DOCKER_TLS_VERIFY")
     if verify or folder:
         origin = "DOCKER_CERT_PATH" if folder else "DOCKER_TLS_VERIFY"
-        for name in ("ca", "cert", "key"):
-            path = Path(folder or Path.home() / ".docker") / f"{name}.pem"
-            put(f"tls.{name}", str(path), origin)
+        place = Path(folder or Path.home() / ".docker")
+        ca, cert, key = (place / f"{name}.pem" for name in ("ca", "cert", "key"))
+        put("tls.ca", str(ca), origin)
+        # Not every engine asks for the client's certificate; then there is none in the folder.
+        has_own = cert.exists() or key.exists()
+        put("tls.cert", str(cert) if has_own else None, origin)
+        put("tls.key", str(key) if has_own else None, origin)
     return variables
 
 
@@ -553,9 +577,13 @@ def _fault(problem: Mapping[str, object], variables: Mapping[str, str]) -> Fault
     elif kind == "value_error" and colon and re.fullmatch(r"[a-z_.]+", below):
         key, rule = f"{key}.{below}", rest
     elif kind != "missing" and _is_told(key, known):
-        rule += f", got {problem['input']!r:.80}"
+        rule += f", got {_without_login(repr(problem['input'])):.80}"
     variable = variables.get(key)
     return Fault(f"{key} ({variable})" if variable else key, rule)
+
+
+def _without_login(text: str) -> str:
+    return re.sub(r"//[^/@\s]*:[^/@\s]*@", "//…@", text)
 
 
 def _in_our_words(message: str) -> str:

@@ -12,7 +12,13 @@ from typing import Final
 
 from consumer.adapters.docker import DockerEngine, EngineLimits, Network, Observers
 from consumer.adapters.docker_board import DockerBoard
-from consumer.adapters.docker_client import Endpoint, Permit, unconditional
+from consumer.adapters.docker_client import (
+    Endpoint,
+    Permit,
+    TlsFault,
+    tls_context,
+    unconditional,
+)
 from consumer.adapters.docker_spec import Naming
 from consumer.adapters.images import PullLimits
 from consumer.adapters.rabbitmq import RabbitMQ
@@ -26,11 +32,12 @@ from consumer.adapters.rabbitmq_topology import (
 )
 from consumer.adapters.registries import LoginFile, RegistryLogins
 from consumer.document import SpecDefaults
+from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
 from consumer.metrics import Metrics
 from consumer.policy import Policy
 from consumer.reconciler import Backoff
-from consumer.settings import Settings, Tls
+from consumer.settings import Docker, Settings
 from consumer.watcher import WatchTimes
 
 _CLIENT_NAME: Final = "landlord-consumer"
@@ -85,7 +92,7 @@ def docker_board(settings: Settings) -> DockerBoard:
     """Return where the engine keeps the record of the lease; it connects once it is asked."""
     docker = settings.compute.docker
     return DockerBoard(
-        endpoint=_endpoint(docker.url, docker.tls),
+        endpoint=_endpoint(docker),
         naming=_naming(settings),
         host_name=platform.node(),
     )
@@ -103,7 +110,7 @@ def docker_engine(
     docker, limits = settings.compute.docker, settings.limits
     metrics.engine_start_limit.set(limits.starts)
     return DockerEngine(
-        endpoint=_endpoint(docker.url, docker.tls),
+        endpoint=_endpoint(docker),
         naming=_naming(settings),
         network=Network(
             name=docker.network_name,
@@ -141,15 +148,18 @@ def _naming(settings: Settings) -> Naming:
     return Naming(prefix=settings.compute.docker.label_prefix, instance=settings.instance)
 
 
-def _endpoint(url: str, tls: Tls) -> Endpoint:
-    return Endpoint(
-        url=url,
-        ca=_path(tls.ca),
-        cert=_path(tls.cert),
-        key=_path(tls.key),
-        verify=tls.verify,
-        has_tls=tls.is_given,
-    )
+def _endpoint(docker: Docker) -> Endpoint:
+    """Return where the engine is. Raises SettingsError when a TLS file cannot be used."""
+    tls = docker.tls
+    if not docker.is_tls:
+        return Endpoint(url=docker.url)
+    try:
+        context = tls_context(
+            ca=_path(tls.ca), cert=_path(tls.cert), key=_path(tls.key), verify=tls.verify
+        )
+    except TlsFault as fault:
+        raise SettingsError((Fault(f"compute.docker.tls.{fault.name}", fault.rule),)) from fault
+    return Endpoint(url=docker.url, tls=context)
 
 
 def _path(path: object) -> str | None:

@@ -49,53 +49,76 @@ class Refused(ConsumerError):
         self.message = message
 
 
+class TlsFault(ConsumerError):
+    """A PEM file is no good: `name` says which (`ca`, `cert`), `rule` what is the matter."""
+
+    def __init__(self, name: str, rule: str) -> None:
+        super().__init__(f"{name}: {rule}")
+        self.name = name
+        self.rule = rule
+
+
+def tls_context(
+    *, ca: str | None = None, cert: str | None = None, key: str | None = None, verify: bool = True
+) -> ssl.SSLContext:
+    """Return how TLS is spoken with an engine; without `ca`, the system's are trusted.
+
+    Raises TlsFault when a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise TlsFault("ca", f"{ca} cannot be used: {_tls_words(error)}") from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert is not None:
+        try:
+            context.load_cert_chain(cert, key, _no_passphrase)
+        except (OSError, ValueError) as error:
+            raise TlsFault(
+                "cert", f"{cert} cannot be used with the key {key}: {_tls_words(error)}"
+            ) from error
+    return context
+
+
+def _no_passphrase() -> str:
+    # Or OpenSSL would ask for it on the terminal, and wait.
+    raise ValueError("the key has a passphrase, which nobody is here to type")
+
+
+def _tls_words(error: Exception) -> str:
+    match error:
+        case ssl.SSLError(reason=str(reason)):
+            return reason.replace("_", " ").lower()
+        case ssl.SSLError():
+            return "it is no PEM file of this kind"
+        case OSError(strerror=str(words)):
+            return words
+        case _:
+            return str(error)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where the engine is: `unix://` or `tcp://`, with PEM files when it speaks TLS.
-
-    Raises ValueError when it cannot be used as given.
-    """
+    """Where the engine is: `unix://` or `tcp://`, the latter in clear text or by TLS."""
 
     url: str = STANDARD_SOCKET
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    verify: bool = True
-    has_tls: bool = False
-
-    def __post_init__(self) -> None:
-        scheme = urlsplit(self.url).scheme
-        if scheme not in ("unix", "tcp", "http", "https"):
-            raise ValueError(f"scheme {scheme!r} is not supported; use unix:// or tcp://")
+    tls: ssl.SSLContext | None = None
 
     def connector(self, limit: int) -> aiohttp.BaseConnector:
-        """Return a connection pool; raise EngineUnavailable when a TLS file is no good."""
+        """Return a connection pool."""
         if self.url.startswith("unix://"):
             return aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=limit)
-        return aiohttp.TCPConnector(ssl=self._tls_context() or False, limit=limit)
+        return aiohttp.TCPConnector(ssl=self.tls or False, limit=limit)
 
     @property
     def base_url(self) -> str:
         """What requests are sent to; the path of a socket belongs to the connector."""
         if self.url.startswith("unix://"):
             return "unix://localhost"
-        scheme = "https" if self.has_tls else "http"
+        scheme = "http" if self.tls is None else "https"
         return f"{scheme}://{urlsplit(self.url).netloc}"
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if not self.has_tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
-        except OSError as error:
-            files = ", ".join(name for name in (self.ca, self.cert, self.key) if name)
-            raise EngineUnavailable(f"{_PHRASE}: cannot use {files}: {error}") from error
-        return context
 
 
 class DockerClient:
@@ -177,6 +200,11 @@ class DockerClient:
             if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
                 raise EngineUnavailable(f"{_PHRASE}: {self._why(error)}") from error
             raise Refused(error.status, _words(error.message)) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise EngineUnavailable(
+                f"{_PHRASE}: no connection to {self._endpoint.url} within "
+                f"{_CONNECT_SECONDS:g} s; is the address right, does a firewall drop it?"
+            ) from error
         except TimeoutError as error:
             place = self._endpoint.url
             raise EngineUnavailable(
@@ -187,10 +215,10 @@ class DockerClient:
             raise EngineUnavailable(f"{_PHRASE}: {operation}: {_words(str(error))}") from error
 
     def _why(self, error: DockerError) -> str:
-        """Tell a missing socket, a forbidden one and a deaf one apart; each has its own cure."""
+        """Tell what keeps us from connecting, one from the other; each has its own cure."""
         url = self._endpoint.url
         cause = error.__context__
-        reason = getattr(cause, "os_error", cause)
+        reason = getattr(cause, "certificate_error", None) or getattr(cause, "os_error", cause)
         match reason:
             case FileNotFoundError():
                 return f"{url} is not there; does Docker run, is its socket mounted here?"
@@ -198,8 +226,23 @@ class DockerClient:
                 return f"permission denied at {url}; is this user in the socket's group?"
             case ConnectionRefusedError():
                 return f"nothing listens at {url}; does Docker run?"
+            case ssl.SSLCertVerificationError(verify_message=str(words)):
+                return (
+                    f"the certificate of {url} is not trusted: {words}; is compute.docker.tls.ca "
+                    "that of its CA?"
+                )
             case _:
-                return f"{url}: {_words(error.message)}"
+                return f"{url}: {_words(error.message)}{_hint(reason)}"
+
+
+def _hint(reason: object) -> str:
+    words = str(reason).upper().replace(" ", "_")
+    if "ALERT_" in words and ("CERTIFICATE" in words or "UNKNOWN_CA" in words):
+        # Told by the engine, of us: none was sent, or one of another CA, or one that has expired.
+        return "; it asks for a client certificate (compute.docker.tls.cert and key) of its CA"
+    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
+        return "; does it speak TLS at all?"
+    return ""
 
 
 def _words(text: str) -> str:

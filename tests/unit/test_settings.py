@@ -230,6 +230,35 @@ def test_the_certificates_usual_place_is_dockers() -> None:
     assert settings.compute.docker.tls.ca == Path.cwd() / folder / "ca.pem"
 
 
+def test_an_engine_that_asks_for_no_certificate_needs_none() -> None:
+    """A folder with nothing but the CA is enough, and what the file names does not count."""
+    folder = certificates()
+    for name in ("cert", "key"):
+        (folder / f"{name}.pem").unlink()
+    other = certificates("other")
+
+    settings = loaded(
+        f"compute: {{docker: {{tls: {{cert: {other}/cert.pem, key: {other}/key.pem}}}}}}",
+        DOCKER_HOST="tcp://engine:2376",
+        DOCKER_TLS_VERIFY="1",
+        DOCKER_CERT_PATH=str(folder),
+    )
+
+    assert settings.compute.docker.tls.ca == folder / "ca.pem"
+    assert (settings.compute.docker.tls.cert, settings.compute.docker.tls.key) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["cert", "key"])
+def test_half_a_pair_in_dockers_folder_is_refused(name: str) -> None:
+    """The fault names the file that is missing."""
+    folder = certificates()
+    (folder / f"{name}.pem").unlink()
+
+    assert faults(DOCKER_CERT_PATH=str(folder)) == [
+        f"compute.docker.tls.{name} (DOCKER_CERT_PATH): is no file, got '{folder}/{name}.pem'"
+    ]
+
+
 def test_a_fault_names_the_variable_of_dockers() -> None:
     """Who reads the fault sees which variable to change."""
     assert faults(DOCKER_HOST="ftp://engine", DOCKER_CERT_PATH="/nowhere")[:2] == [
@@ -248,7 +277,11 @@ def test_a_fault_names_the_variable_of_dockers() -> None:
     ("host", "rule"),
     [
         pytest.param("npipe:////./pipe/docker", "has to be unix:// or tcp://", id="Windows"),
-        pytest.param("ssh://root@engine", "has to be unix:// or tcp://", id="ssh"),
+        pytest.param(
+            "ssh://root@engine",
+            "has to be unix:// or tcp://; for ssh:// forward the socket (ssh -nNT -L",
+            id="ssh",
+        ),
         pytest.param("http://engine:2375", "has to be unix:// or tcp://", id="http"),
         pytest.param("/var/run/docker.sock", "has to be unix:// or tcp://", id="a bare path"),
         pytest.param("engine:2375", "has to be unix:// or tcp://", id="a bare host"),
@@ -256,6 +289,9 @@ def test_a_fault_names_the_variable_of_dockers() -> None:
         pytest.param("unix://run/docker.sock", "needs an absolute path", id="relative path"),
         pytest.param("tcp://engine", "needs a host and a port", id="no port"),
         pytest.param("tcp://:2375", "needs a host and a port", id="no host"),
+        pytest.param("tcp://engine:2375/v1.41", "has to be tcp://host:port", id="a path"),
+        pytest.param("tcp://engine:2375?tls", "has to be tcp://host:port", id="a query"),
+        pytest.param("tcp://me@engine:2375", "has to be tcp://host:port", id="a user"),
         pytest.param("tcp://engine:abc", "is no URL", id="port of letters"),
         pytest.param("tcp://engine:99999", "is no URL", id="port too high"),
         pytest.param("tcp://[::1", "is no URL", id="half an address"),
@@ -269,6 +305,15 @@ def test_an_address_that_cannot_be_the_engines_is_refused(host: str, rule: str) 
     assert fault.endswith(f", got {host!r}")
 
 
+@pytest.mark.parametrize("host", ["tcp://me:s3cr3t-words@engine:2375", "ftp://me:s3cr3t-words@e"])
+def test_a_password_in_the_engines_address_is_not_repeated(host: str) -> None:
+    """It is refused, and the fault does not show it."""
+    (fault,) = faults(DOCKER_HOST=host)
+
+    assert SECRET not in fault
+    assert "//…@e" in fault
+
+
 def test_the_tls_port_without_tls_is_refused() -> None:
     """Port 2376 is never tried in clear text; the fault says what to set."""
     (fault,) = faults(DOCKER_HOST="tcp://engine:2376")
@@ -276,6 +321,28 @@ def test_the_tls_port_without_tls_is_refused() -> None:
     assert fault.startswith("compute.docker.host (DOCKER_HOST): port 2376 speaks TLS; set")
     assert "compute.docker.tls.{ca,cert,key}" in fault
     assert "DOCKER_CERT_PATH" in fault
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "is_tls"),
+    [
+        pytest.param("tcp://engine:2375", "", False, id="plain"),
+        pytest.param("tcp://engine:2375", "ca: certs/ca.pem", True, id="CA, whatever the port"),
+        pytest.param(
+            "tcp://engine:2376", "cert: certs/cert.pem, key: certs/key.pem", True, id="certificate"
+        ),
+        pytest.param("tcp://engine:2376", "verify: false", True, id="unverified, no files"),
+        pytest.param("tcp://engine:2376", "verify: true", True, id="the system's authorities"),
+        pytest.param("unix:///run/docker.sock", "ca: certs/ca.pem", False, id="socket"),
+    ],
+)
+def test_any_word_of_tls_means_tls(host: str, tls: str, is_tls: bool) -> None:
+    """Each key of `tls` asks for it, on any port; a socket of this host never needs it."""
+    certificates()
+
+    settings = loaded(f"compute: {{docker: {{host: '{host}', tls: {{{tls}}}}}}}")
+
+    assert settings.compute.docker.is_tls is is_tls
 
 
 @pytest.mark.parametrize("name", ["cert", "key"])
@@ -631,6 +698,22 @@ def test_an_engine_elsewhere_with_tls_is_no_danger() -> None:
     settings = loaded(DOCKER_HOST="tcp://engine:2376", DOCKER_CERT_PATH=str(certificates()))
 
     assert settings.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "count"),
+    [
+        pytest.param("tcp://engine:2376", 1, id="elsewhere"),
+        pytest.param("tcp://localhost:2376", 0, id="this host"),
+        pytest.param("unix:///run/docker.sock", 0, id="socket"),
+    ],
+)
+def test_an_engine_that_is_not_verified_is_warned_of(host: str, count: int) -> None:
+    """It may be anybody, who then owns every secret that is sent there."""
+    settings = loaded("compute: {docker: {tls: {verify: false}}}", DOCKER_HOST=host)
+
+    words = f"compute.docker.tls.verify: false; whoever answers at {host} is taken for the engine"
+    assert settings.warnings() == [words] * count
 
 
 # --- the table --------------------------------------------------------------------------------
