@@ -2,11 +2,13 @@
 
 Two connections pools: one for short requests, one without a limit for streams (pulls, events), so
 that open streams never keep a short request waiting. Every request has a deadline; the library's
-default is none. A refusal (an HTTP status of 400 and above) becomes `Refused`, with status and the
-engine's words; anything that leaves the outcome unknown becomes EngineUnavailable.
+default is none. Client and engine agree on a version of the API that both know. A refusal (an HTTP
+status of 400 and above) becomes `Refused`, with status and the engine's words; anything that leaves
+the outcome unknown becomes EngineUnavailable.
 """
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -23,7 +25,14 @@ from consumer.errors import ConsumerError, EngineUnavailable
 
 STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
 _CANNOT_CONNECT: Final = 900  # aiodocker's own number
+_LEAST_API: Final = (1, 41)
+_NEWEST_API: Final = (1, 52)
+"""What later versions change is not asked for, unless the engine knows nothing older."""
+_BAD_REQUEST: Final = 400
 _NOT_NOW: Final = frozenset({502, 503, 504})
+_UNKNOWN: Final = "auto"
+"""How the library calls a version that is not known yet."""
+_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})")
 _CONNECT_SECONDS: Final = 5.0
 _POOL_SIZE: Final = 100
 _PHRASE: Final = "failed to connect to docker daemon"
@@ -156,10 +165,13 @@ class DockerClient:
                 self._short = self._streams = None
 
     def forget_version(self) -> None:
-        """Negotiate the API version anew: the engine may have been upgraded while it was away."""
+        """Agree on the API's version anew: the engine may have been upgraded while it was away."""
+        self._use_version(_UNKNOWN)
+
+    def _use_version(self, version: str) -> None:
         for docker in (self._short, self._streams):
             if docker is not None:
-                docker.api_version = "auto"
+                docker.api_version = version
 
     @asynccontextmanager
     async def asking(self, operation: str, seconds: float) -> AsyncIterator[Docker]:
@@ -169,11 +181,28 @@ class DockerClient:
         await self._permit()
         with self._measured(operation), self._translated(operation, seconds):
             async with asyncio.timeout(seconds):
+                if self._short.api_version == _UNKNOWN:
+                    await self._agree_on_version(self._short)
                 yield self._short
+
+    async def _agree_on_version(self, docker: Docker) -> None:
+        try:
+            told = await docker._query_json("version", versioned_api=False)  # noqa: SLF001 - before there is a version
+            self._use_version(common_version(told))
+        except DockerError as error:
+            if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
+                raise
+            words = f"{_words(error.message)}{_hint(error.message)}"
+            raise EngineUnavailable(f"{_PHRASE}: {self._endpoint.url}: {words}") from error
+        except VersionFault as fault:
+            raise EngineUnavailable(f"{_PHRASE}: {self._endpoint.url} {fault}") from fault
 
     @contextmanager
     def streaming(self, operation: str, seconds: float) -> Iterator[Docker]:
-        """Use the pool for streams; the caller sees to deadlines and says which it chose."""
+        """Use the pool for streams; the caller sees to deadlines and says which it chose.
+
+        What is asked has to follow a short request: that one agrees on the API's version.
+        """
         if self._streams is None:
             raise EngineUnavailable(f"{_PHRASE}: the client is closed")
         with self._translated(operation, seconds):
@@ -199,6 +228,10 @@ class DockerClient:
         except DockerError as error:
             if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
                 raise EngineUnavailable(f"{_PHRASE}: {self._why(error)}") from error
+            if error.status == _BAD_REQUEST and "client version" in error.message.lower():
+                # Another engine has come in place of the one that we agreed with.
+                self.forget_version()
+                raise EngineUnavailable(f"{_PHRASE}: {_words(error.message)}") from error
             raise Refused(error.status, _words(error.message)) from error
         except aiohttp.ConnectionTimeoutError as error:
             raise EngineUnavailable(
@@ -235,8 +268,41 @@ class DockerClient:
                 return f"{url}: {_words(error.message)}{_hint(reason)}"
 
 
+class VersionFault(ValueError):
+    """Who answers speaks no version of the API that we do; the words follow the address."""
+
+
+def common_version(told: object) -> str:
+    """Return the newest version of the API that we and who told this of itself both know.
+
+    Raises VersionFault when there is none.
+    """
+    document = told if isinstance(told, dict) else {}
+    newest = _as_version(document.get("ApiVersion"))
+    if newest is None:
+        raise VersionFault("does not answer as a Docker Engine does")
+    if newest < _LEAST_API:
+        raise VersionFault(
+            f"speaks version {_in_words(newest)} of the API (engine {document.get('Version')}); "
+            f"{_in_words(_LEAST_API)} is the least, that of Docker 20.10"
+        )
+    oldest = _as_version(document.get("MinAPIVersion")) or _LEAST_API
+    return f"v{_in_words(max(min(newest, _NEWEST_API), oldest))}"
+
+
+def _as_version(text: object) -> tuple[int, int] | None:
+    found = _VERSION.fullmatch(text) if isinstance(text, str) else None
+    return (int(found[1]), int(found[2])) if found is not None else None
+
+
+def _in_words(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
 def _hint(reason: object) -> str:
     words = str(reason).upper().replace(" ", "_")
+    if "HTTP_REQUEST_TO_AN_HTTPS_SERVER" in words:
+        return "; it speaks TLS: set compute.docker.tls"
     if "ALERT_" in words and ("CERTIFICATE" in words or "UNKNOWN_CA" in words):
         # Told by the engine, of us: none was sent, or one of another CA, or one that has expired.
         return "; it asks for a client certificate (compute.docker.tls.cert and key) of its CA"

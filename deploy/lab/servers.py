@@ -123,9 +123,9 @@ class Broker:
 
 
 class DockerHost:
-    """A Docker Engine on a host of its own; needs root."""
+    """A Docker Engine on a host of its own, with further options of its own; needs root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         if os.geteuid() != 0:
             raise LabError("a Docker engine can only be started by root")
         folder.mkdir(parents=True)
@@ -141,7 +141,7 @@ class DockerHost:
             (
                 *self.inside(find("dockerd")),
                 *("--data-root", str(folder / "data"), "--exec-root", str(folder / "run")),
-                *("--pidfile", str(folder / "docker.pid"), "-H", self.url),
+                *("--pidfile", str(folder / "docker.pid"), "-H", self.url, *options),
             ),
             environment={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)},
             log=folder / "dockerd.log",

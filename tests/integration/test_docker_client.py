@@ -1,6 +1,7 @@
 """An engine that cannot be asked: found out in time, and told so that somebody can mend it."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -86,3 +87,54 @@ async def test_a_socket_without_a_listener_is_told_as_one(tmp_path: Path) -> Non
     async with opened(f"unix://{tmp_path}/left.sock") as engine:
         with pytest.raises(EngineUnavailable, match="nothing listens at"):
             await engine.facts()
+
+
+# --- the version of the API -------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def answering(document: object) -> AsyncIterator[str]:
+    """Have somebody answer every request with this; give the address."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps(document).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_an_engine_that_is_too_old_is_refused() -> None:
+    """Whatever is asked, it is told which version would do, and nothing is tried."""
+    async with (
+        answering({"ApiVersion": "1.40", "Version": "19.03.15"}) as url,
+        opened(url) as engine,
+    ):
+        with pytest.raises(EngineUnavailable, match=r"speaks version 1\.40 .*1\.41 is the least"):
+            await engine.observe(TENANT_ID)
+        with pytest.raises(EngineUnavailable, match=r"^failed to connect to docker daemon: tcp:"):
+            await engine.facts()
+
+
+async def test_what_is_no_engine_is_told_as_such() -> None:
+    """Another service on the port, for instance."""
+    async with answering({"hello": "world"}) as url, opened(url) as engine:
+        with pytest.raises(EngineUnavailable, match="does not answer as a Docker Engine does"):
+            await engine.survey()
+
+
+@pytest.mark.docker
+async def test_another_engine_in_its_place_is_agreed_with_anew(docker_host: DockerHost) -> None:
+    """One that no longer knows the version that was agreed upon is no tenant's fault."""
+    async with opened(docker_host.url) as engine:
+        await engine.facts()
+        engine._client._use_version("v1.99")
+        with pytest.raises(EngineUnavailable, match=r"client version 1\.99 is too new"):
+            await engine.observe(TENANT_ID)
+
+        assert await engine.observe(TENANT_ID) == ()
