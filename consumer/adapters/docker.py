@@ -1,6 +1,7 @@
 """The engine port on Docker: observe, prepare, create, start, stop, remove, events.
 
-Sees and touches only containers with our labels and instance. After an unclear answer it looks
+Sees and touches only containers with our labels and instance; of others it sees the ports that they
+hold. After an unclear answer it looks
 before it says anything. "Already so" is success. Requests that change something are seen through to
 their end even when the caller is cancelled. Reasons come from status codes and from the container's
 own state; the engine's words are only a second hint, in one table.
@@ -10,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -35,11 +36,13 @@ from consumer.adapters.docker_spec import (
     as_filter,
     holder_of,
     listed_name,
+    network_trouble,
     to_container,
     to_create_document,
     to_labels,
     to_sighting,
     to_update_document,
+    who_is,
 )
 from consumer.adapters.docker_words import LastWords
 from consumer.adapters.images import Images, PullLimits
@@ -48,6 +51,7 @@ from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,
     ContainerStatus,
+    Document,
     EngineEvent,
     EngineFacts,
     PortMapping,
@@ -195,9 +199,12 @@ class DockerEngine:
 
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
-        async with self._client.asking("info", self._limits.facts_seconds) as docker:
-            version = await docker.version()
-            told = await docker.system.info()
+        try:
+            async with self._client.asking("info", self._limits.facts_seconds) as docker:
+                version = await docker.version()
+                told = await docker.system.info()
+        except Refused as error:
+            raise EngineUnavailable(f"the engine tells nothing of itself: {error}") from error
         plugins = (told.get("Plugins") or {}).get("Log") or []
         return EngineFacts(
             version=str(version.get("Version", "")),
@@ -260,8 +267,7 @@ class DockerEngine:
         if found is not None:
             port, holder = found
             message = (
-                f"{_CREATE}: host port {port.host_port}/{port.protocol.value} is held by "
-                f"tenant {holder}"
+                f"{_CREATE}: host port {port.host_port}/{port.protocol.value} is held by {holder}"
             )
             raise EngineError(Reason.PORT_CONFLICT, message, is_transient=True)
 
@@ -270,13 +276,15 @@ class DockerEngine:
     ) -> tuple[PortMapping, str] | None:
         if not any(port.host_port for port in ports):
             return None
+        # Whoever has the port, of whatever instance, the start would fail. A tenant of this id is
+        # the same one, or its name is taken, which is told in its turn.
         mine = self._naming.label("tenant_id")
         others = [
             line
-            for line in await self._list(self._naming.filters())
+            for line in await self._list({})
             if (line.get("Labels") or {}).get(mine) != tenant_id  # type: ignore[attr-defined]  # JSON
         ]
-        return holder_of(ports, others, self._naming)
+        return holder_of(ports, others, self._naming, self._network.bind_address)
 
     async def _ensure_network(self) -> None:
         network = self._network
@@ -284,31 +292,31 @@ class DockerEngine:
             return
         async with self._network_lock:
             try:
-                driver = await self._network_driver()
-                if driver is None:
+                found = await self._find_networks()
+                if not found:
                     await see_through(self._create_network())
-                    driver = await self._network_driver()
+                    found = await self._find_networks()
             except Refused as error:
-                raise _network_failed(f"network {network.name!r}: {error}") from error
-        if driver is not None and driver != network.driver:
-            raise _network_failed(
-                f"network {network.name!r} exists with driver {driver!r}, wanted is "
-                f"{network.driver!r} (compute.docker.network_driver)"
-            )
+                message = f"network {network.name!r}: Error response from daemon: {error}"
+                raise _network_failed(message) from error
+        trouble = network_trouble(found, network.driver)
+        if trouble is not None:
+            raise _network_failed(f"network {network.name!r} {trouble}")
 
-    async def _network_driver(self) -> str | None:
-        """Return the driver of the configured network; None when there is no such network."""
+    async def _find_networks(self) -> list[Document]:
+        """Return what the engine tells of networks with the configured name."""
         name = self._network.name
         async with self._client.asking("network list", self._limits.request_seconds) as docker:
             listed = await docker.networks.list(filters={"name": [name]})
         # The filter takes parts of names.
-        return next((str(line["Driver"]) for line in listed if line["Name"] == name), None)
+        return [line for line in listed if line["Name"] == name]
 
     async def _create_network(self) -> None:
         network = self._network
         document: dict[str, object] = {
             "Name": network.name,
             "Driver": network.driver,
+            # Or engines before API 1.44 would make a second one of the name.
             "CheckDuplicate": True,
             "Labels": {self._naming.label("owner"): self._naming.prefix},
         }
@@ -368,10 +376,24 @@ class DockerEngine:
             if ours is not None and ours.fingerprint == spec.fingerprint:
                 return ours
             if isinstance(error, Refused) and error.status == _CONFLICT:
-                raise _name_conflict(name, holder, is_ours=ours is not None) from error
+                raise self._name_conflict(name, holder, is_ours=ours is not None) from error
         if isinstance(error, EngineUnavailable):
             raise error
         raise _create_failure(spec, error) from error
+
+    def _name_conflict(self, name: str, holder: dict[str, object], *, is_ours: bool) -> EngineError:
+        container_id = str(holder.get("Id", ""))[:12]
+        config = holder.get("Config")
+        labels = config.get("Labels") if isinstance(config, dict) else None
+        whose = who_is({"Labels": labels}, self._naming)
+        if is_ours:
+            words = "an older one of this tenant"
+        elif whose.startswith("tenant "):
+            words = f"that of {whose}; two instances need tenants of their own, or two label_prefix"
+        else:
+            words = "not this tenant's"
+        message = f"{_CREATE}: the name {name} is taken by container {container_id}, {words}"
+        return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
 
     def _as_ours(self, document: dict[str, object], tenant_id: TenantId) -> Container | None:
         config = document.get("Config")
@@ -401,15 +423,46 @@ class DockerEngine:
         if container.status is not ContainerStatus.PAUSED:
             await self._secrets.deliver(container)
         try:
-            async with self._client.asking("start", self._limits.request_seconds) as docker:
-                handle = docker.containers.container(container.container_id)
-                if container.status is ContainerStatus.PAUSED:
-                    await handle.unpause()
-                else:
-                    await handle.start()
+            try:
+                await self._ask_to_start(container)
+            except Refused as error:
+                if not _lacks_network(error):
+                    raise
+                # Somebody removed it while the container was at rest.
+                await self._join_again(container)
+                await self._ask_to_start(container)
         except (Refused, EngineUnavailable) as error:
             return await self._after_start_failed(container, error)
         return await self._fresh_started(container)
+
+    async def _ask_to_start(self, container: Container) -> None:
+        async with self._client.asking("start", self._limits.request_seconds) as docker:
+            handle = docker.containers.container(container.container_id)
+            if container.status is ContainerStatus.PAUSED:
+                await handle.unpause()
+            else:
+                await handle.start()
+
+    async def _join_again(self, container: Container) -> None:
+        """Have the container on the configured network, if that is its own, made anew if missing.
+
+        The engine remembers the id of the network that it was on, and so finds no other of the
+        name by itself.
+        """
+        shown = await self._show(container.container_id)
+        host = shown.get("HostConfig") if shown is not None else None
+        if not isinstance(host, dict) or host.get("NetworkMode") != self._network.name:
+            return
+        await self._ensure_network()
+        path = f"networks/{self._network.name}/connect"
+        # One that never started is not on it yet, and needs no more than the name: a refusal is
+        # no matter, the start shows whether it can be had.
+        with suppress(Refused):
+            async with self._client.asking(
+                "network connect", self._limits.request_seconds
+            ) as docker:
+                # The library looks for the network first.
+                await docker._query_json(path, "POST", data={"Container": container.container_id})  # noqa: SLF001 - see above
 
     async def _after_start_failed(
         self, container: Container, error: Refused | EngineUnavailable
@@ -458,7 +511,7 @@ class DockerEngine:
             for protocol in {port.protocol for port in container.ports}
         )
         found = await self._find_holder(container.tenant_id, ports)
-        return f" (held by tenant {found[1]})" if found is not None else ""
+        return f" (held by {found[1]})" if found is not None else ""
 
     # --- stopping and removing
 
@@ -605,14 +658,17 @@ class DockerEngine:
         filters = {"type": ["container"], **self._naming.filters()}
         idle = self._limits.event_idle_seconds
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=idle)
-        with self._client.streaming("events", self._limits.facts_seconds) as docker:
-            async with asyncio.timeout(self._limits.facts_seconds):
-                response = await docker._do_query(  # noqa: SLF001 - the library's own loop never comes back after a loss
-                    "events",
-                    "GET",
-                    params={"filters": as_filter(filters), "since": since},
-                    timeout=timeout,
-                )
+        try:
+            with self._client.streaming("events", self._limits.facts_seconds) as docker:
+                async with asyncio.timeout(self._limits.facts_seconds):
+                    response = await docker._do_query(  # noqa: SLF001 - the library's own loop never comes back after a loss
+                        "events",
+                        "GET",
+                        params={"filters": as_filter(filters), "since": since},
+                        timeout=timeout,
+                    )
+        except Refused as error:
+            raise EngineUnavailable(f"the engine tells no events: {error}") from error
         try:
             yield self._read_events(response)
         finally:
@@ -624,9 +680,12 @@ class DockerEngine:
         The engine sends its headers before it subscribes us; what happens in between is in its
         history, which `since` asks for.
         """
-        async with self._client.asking("ping", self._limits.facts_seconds) as docker:
-            response = await docker._do_query("_ping", "GET", versioned_api=False)  # noqa: SLF001 - no such method
-            await response.read()
+        try:
+            async with self._client.asking("ping", self._limits.facts_seconds) as docker:
+                response = await docker._do_query("_ping", "GET", versioned_api=False)  # noqa: SLF001 - no such method
+                await response.read()
+        except Refused as error:
+            raise EngineUnavailable(f"the engine answers no ping: {error}") from error
         try:
             at = parsedate_to_datetime(response.headers.get("Date", ""))
         except ValueError:
@@ -668,6 +727,10 @@ class DockerEngine:
         return EngineEvent(tenant_id, action, at)
 
 
+def _lacks_network(error: Refused) -> bool:
+    return error.status == _NOT_FOUND and error.message.startswith("network ")
+
+
 def _hint(words: str) -> Reason | None:
     text = words.lower()
     found = (reason for marks, reason in _HINTS if any(mark in text for mark in marks))
@@ -676,20 +739,12 @@ def _hint(words: str) -> Reason | None:
 
 def _create_failure(spec: TenantSpec, error: Refused) -> EngineError:
     message = f"{_CREATE}: Error response from daemon: {error.message}"
-    if error.status == _NOT_FOUND:
-        # Only the image can be missing at this point; a missing network is noticed at the start.
+    if error.status == _NOT_FOUND and not _lacks_network(error):
         return EngineError(Reason.IMAGE_NOT_FOUND, f"{message} ({spec.image})", is_transient=True)
     if error.status == _CONFLICT:
         return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
     reason = _hint(error.message) or Reason.CREATE_FAILED
     return EngineError(reason, message, is_transient=error.status != _BAD_REQUEST)
-
-
-def _name_conflict(name: str, holder: dict[str, object], *, is_ours: bool) -> EngineError:
-    container_id = str(holder.get("Id", ""))[:12]
-    whose = "an older one of this tenant" if is_ours else "not this tenant's"
-    message = f"{_CREATE}: the name {name} is taken by container {container_id}, {whose}"
-    return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
 
 
 def _network_failed(message: str) -> EngineError:

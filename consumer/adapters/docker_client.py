@@ -190,7 +190,7 @@ class DockerClient:
             told = await docker._query_json("version", versioned_api=False)  # noqa: SLF001 - before there is a version
             self._use_version(common_version(told))
         except DockerError as error:
-            if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
+            if is_unavailable(error.status, error.message):
                 raise
             words = f"{_words(error.message)}{_hint(error.message)}"
             raise EngineUnavailable(f"{_PHRASE}: {self._endpoint.url}: {words}") from error
@@ -226,7 +226,7 @@ class DockerClient:
         try:
             yield
         except DockerError as error:
-            if error.status == _CANNOT_CONNECT or error.status in _NOT_NOW:
+            if is_unavailable(error.status, error.message):
                 raise EngineUnavailable(f"{_PHRASE}: {self._why(error)}") from error
             if error.status == _BAD_REQUEST and "client version" in error.message.lower():
                 # Another engine has come in place of the one that we agreed with.
@@ -309,6 +309,16 @@ def _hint(reason: object) -> str:
     if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
         return "; does it speak TLS at all?"
     return ""
+
+
+def is_unavailable(status: int, message: str) -> bool:
+    """Whether this means that the engine, or a proxy before it, cannot be asked now.
+
+    An engine that is no swarm manager says 503 of that, which is an answer.
+    """
+    if status == _CANNOT_CONNECT:
+        return True
+    return status in _NOT_NOW and "swarm" not in message.lower()
 
 
 def _words(text: str) -> str:

@@ -8,7 +8,7 @@ of a tenant can stand for one of ours.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -304,21 +304,59 @@ def listed_name(listed: Mapping[str, object]) -> str:
 
 
 def holder_of(
-    ports: Iterable[PortMapping], listed: Iterable[object], naming: Naming
+    ports: Iterable[PortMapping], listed: Iterable[object], naming: Naming, bind_address: str
 ) -> tuple[PortMapping, str] | None:
-    """Return the first wanted host port that a listed container has, and whose it is."""
+    """Return the first wanted host port that a listed container has, and who that is."""
     held: dict[tuple[int, str], str] = {}
     for line in listed:
         document = _mapping(line)
-        tenant_id = _text(_mapping(document.get("Labels")).get(naming.label("tenant_id")))
         bound = document.get("Ports")
         for entry in bound if isinstance(bound, list) else []:
             has = _mapping(entry)
-            held[_integer(has.get("PublicPort")), _text(has.get("Type"))] = tenant_id
+            if _overlap(_text(has.get("IP")), bind_address):
+                place = _integer(has.get("PublicPort")), _text(has.get("Type"))
+                held[place] = who_is(document, naming)
     for port in ports:
-        tenant_id = held.get((port.host_port, port.protocol.value), "")
-        if port.host_port and tenant_id:
-            return port, tenant_id
+        holder = held.get((port.host_port, port.protocol.value))
+        if port.host_port and holder is not None:
+            return port, holder
+    return None
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a port bound at one address cannot be bound at the other too."""
+    is_everywhere = {"", "0.0.0.0", "::"} & {one, other}  # noqa: S104 - compared
+    are_alike = not one or not other or (":" in one) == (":" in other)
+    return one == other or (bool(is_everywhere) and are_alike)
+
+
+def who_is(listed: Mapping[str, object], naming: Naming) -> str:
+    """Return whose a container is, as far as its labels tell; its name if they tell nothing."""
+    labels = _mapping(listed.get("Labels"))
+    tenant_id = _text(labels.get(naming.label("tenant_id")))
+    instance = _text(labels.get(naming.label("instance")))
+    if not tenant_id:
+        return f"container {listed_name(listed)}"
+    return f"tenant {tenant_id}" + ("" if naming.owns(labels) else f" of instance {instance!r}")
+
+
+def network_trouble(found: Sequence[Mapping[str, object]], driver: str) -> str | None:
+    """Return why containers cannot join the networks of one name; the words follow the name."""
+    if len(found) > 1:
+        ids = ", ".join(_text(line.get("Id"))[:12] for line in found)
+        return f"is there {len(found)} times ({ids}); remove all but one"
+    for line in found:
+        theirs = _text(line.get("Driver"))
+        if theirs != driver:
+            return (
+                f"exists with driver {theirs!r}, wanted is {driver!r} "
+                "(compute.docker.network_driver)"
+            )
+        if driver == "overlay" and line.get("Attachable") is not True:
+            return (
+                "is an overlay that is not attachable: only services can join it; make it with "
+                "--attachable, or let it be made"
+            )
     return None
 
 

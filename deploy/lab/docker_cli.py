@@ -79,6 +79,11 @@ class DockerCli:
         for volume in self.run("volume", "ls", "-q", "--filter", f"label={label}").split():
             self.run("volume", "rm", "-f", volume)
 
+    def remove_networks(self, label: str) -> None:
+        """Remove all networks with the label."""
+        for network in self.run("network", "ls", "-q", "--filter", f"label={label}").split():
+            self.run("network", "rm", network)
+
     @contextmanager
     def image(self, name: str, *, port: int = 8080) -> Iterator[str]:
         """Have an image of this name for the length of the block; one already there is left."""

@@ -141,6 +141,7 @@ async def test_another_instances_containers_are_left_alone(
         taken = await neighbour.subscriber.expect("ours", state="failed")
 
     assert (unknown, deleted["container"], taken["reason"]) == (404, None, "name_conflict")
+    assert f"that of tenant ours of instance '{world.names.prefix}'" in str(taken["message"])
     assert traces(world, "ours") == was
     assert world.subscriber.summary("ours") == [("running", "started")]
 

@@ -182,6 +182,7 @@ async def take_away(broker: Broker, host: DockerHost, names: Names) -> None:
     docker = DockerCli(host.url)
     docker.remove_containers(names.label)
     docker.remove_volumes(names.label)
+    docker.remove_networks(names.label)
     await remove_names(broker.url, names)
 
 

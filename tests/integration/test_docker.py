@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.docker import DockerEngine, EngineLimits, Network
+from consumer.adapters.docker import DockerEngine, EngineLimits
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
@@ -118,20 +118,43 @@ async def test_the_holder_of_a_port_is_named(engine: DockerEngine) -> None:
         await engine.start(made)
 
 
-async def test_a_missing_network_is_made_once(docker_host: DockerHost, docker: DockerCli) -> None:
-    """Many tenants at a time want it; there is one, and tenants cannot reach each other on it."""
-    name = f"{PREFIX}-net"
-    network = Network(name=name)
-    engine = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=NAMING, network=network)
+async def test_the_same_tenant_of_another_instance_is_told_as_such(
+    engine: DockerEngine, docker_host: DockerHost
+) -> None:
+    """With one label prefix there is one name for both: whose it is, and what to change."""
+    theirs = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=Naming(PREFIX, "theirs"))
+    spec = shell_spec(ports=(PortMapping(80, PORT),))
+    await run(engine, spec)
 
-    async with engine.opened(), asyncio.TaskGroup() as group:
-        for number in range(8):
-            group.create_task(engine.prepare(TenantId(f"tenant-{number}"), shell_spec()))
+    async with theirs.opened():
+        with pytest.raises(
+            EngineError, match="that of tenant acme-corp of instance 'mine'; two in"
+        ) as caught:
+            await create(theirs, spec)
 
-    assert docker.run("network", "ls", "-q", "--filter", f"name={name}").count("\n") == 0
-    icc = docker.run("network", "inspect", "-f", "{{json .Options}}", name)
-    docker.run("network", "rm", name)
-    assert '"com.docker.network.bridge.enable_icc":"false"' in icc
+    assert caught.value.reason == Reason.NAME_CONFLICT
+
+
+@pytest.mark.parametrize(
+    "whose", ["tenant acme-corp of instance 'mine'", f"container {PREFIX}-web"]
+)
+async def test_a_port_of_others_is_refused_before_anything_is_made(
+    engine: DockerEngine, docker: DockerCli, docker_host: DockerHost, whose: str
+) -> None:
+    """Another instance's tenant or anybody's container: whoever holds it is named."""
+    theirs = DockerEngine(endpoint=Endpoint(url=docker_host.url), naming=Naming(PREFIX, "theirs"))
+    spec = shell_spec(ports=(PortMapping(80, PORT),))
+    if whose.startswith("tenant"):
+        await run(engine, spec)
+    else:
+        docker.run("run", "-d", "--name", f"{PREFIX}-web", "-p", f"{PORT}:80", WEB)
+
+    async with theirs.opened():
+        with pytest.raises(EngineError, match=f"host port {PORT}/tcp is held by {whose}") as caught:
+            await theirs.prepare(OTHER, spec)
+        left = await theirs.survey()
+
+    assert (caught.value.reason, left) == (Reason.PORT_CONFLICT, ())
 
 
 # --- interruptions ----------------------------------------------------------------------------

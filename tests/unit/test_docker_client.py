@@ -1,8 +1,8 @@
-"""Which version of the API is spoken, by what an engine tells of itself."""
+"""What an engine tells of itself and of being away is understood."""
 
 import pytest
 
-from consumer.adapters.docker_client import VersionFault, common_version
+from consumer.adapters.docker_client import VersionFault, common_version, is_unavailable
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,20 @@ def test_what_is_no_engine_is_told_as_such(told: object) -> None:
     """Somebody answers, and not as an engine would."""
     with pytest.raises(VersionFault, match="does not answer as a Docker Engine does"):
         common_version(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "is_so"),
+    [
+        pytest.param(900, "Cannot connect to Docker Engine", True, id="no connection"),
+        pytest.param(502, "<html>Bad Gateway</html>", True, id="a proxy without an engine"),
+        pytest.param(503, "<html>Service Unavailable</html>", True, id="a proxy that waits"),
+        pytest.param(504, "", True, id="a proxy that gave up"),
+        pytest.param(503, "This node is not a swarm manager.", False, id="no swarm manager"),
+        pytest.param(500, "driver failed", False, id="a failure of the engine's own"),
+        pytest.param(404, "No such container", False, id="an answer"),
+    ],
+)
+def test_being_away_is_told_from_an_answer(status: int, message: str, *, is_so: bool) -> None:
+    """Only what says nothing of the request leaves its outcome open."""
+    assert is_unavailable(status, message) is is_so

@@ -11,6 +11,7 @@ from consumer.adapters.docker_spec import (
     as_filter,
     holder_of,
     listed_name,
+    network_trouble,
     to_container,
     to_create_document,
     to_labels,
@@ -734,22 +735,86 @@ HOLDER = listed(
 )
 
 
+THEIRS = HOLDER | {
+    "Labels": {"landlord.tenant_id": "other", "landlord.instance": "theirs"},
+}
+STRANGER = HOLDER | {"Labels": None, "Names": ["/nginx"]}
+
+
 @pytest.mark.parametrize(
     ("wanted", "lines", "holder"),
     [
-        pytest.param(PortMapping(1, 8080), [HOLDER], "other", id="held"),
+        pytest.param(PortMapping(1, 8080), [HOLDER], "tenant other", id="held"),
+        pytest.param(
+            PortMapping(1, 8080), [THEIRS], "tenant other of instance 'theirs'", id="theirs"
+        ),
+        pytest.param(PortMapping(1, 8080), [STRANGER], "container nginx", id="a stranger's"),
         pytest.param(PortMapping(1, 8081), [HOLDER], None, id="free"),
         pytest.param(PortMapping(1, 8080, Transport.UDP), [HOLDER], None, id="other protocol"),
         pytest.param(PortMapping(9090), [HOLDER], None, id="not published"),
         pytest.param(PortMapping(1, 8080), [listed(Ports=None)], None, id="nobody has ports"),
-        pytest.param(PortMapping(1, 8080), [HOLDER | {"Labels": None}], None, id="nobody's"),
         pytest.param(PortMapping(1, 8080), [], None, id="nobody there"),
     ],
 )
 def test_the_holder_of_a_host_port_is_found(
     wanted: PortMapping, lines: list[Document], holder: str | None
 ) -> None:
-    """A host port and protocol that a listed tenant has is told with that tenant."""
+    """A host port and protocol that a listed container has is told with whose it is."""
     found = (wanted, holder) if holder is not None else None
 
-    assert holder_of([PortMapping(2, 7000), wanted], lines, NAMING) == found
+    assert holder_of([PortMapping(2, 7000), wanted], lines, NAMING, ANYWHERE) == found
+
+
+@pytest.mark.parametrize(
+    ("bound", "wanted", "is_held"),
+    [
+        pytest.param(ANYWHERE, ANYWHERE, True, id="everywhere, both"),
+        pytest.param("10.0.0.1", ANYWHERE, True, id="we want it everywhere"),
+        pytest.param(ANYWHERE, "10.0.0.1", True, id="it is taken everywhere"),
+        pytest.param("10.0.0.1", "10.0.0.1", True, id="the same address"),
+        pytest.param("10.0.0.1", "10.0.0.2", False, id="another address"),
+        pytest.param("::", ANYWHERE, False, id="another family"),
+        pytest.param("::", "fd00::1", True, id="everywhere, IPv6"),
+        pytest.param("", "fd00::1", True, id="an engine that tells no address"),
+    ],
+)
+def test_a_port_is_held_where_the_addresses_meet(bound: str, wanted: str, is_held: bool) -> None:
+    """The same port of two addresses is two ports."""
+    line = HOLDER | {"Ports": [{"PublicPort": 8080, "Type": "tcp", "IP": bound}]}
+
+    found = holder_of([PortMapping(80, 8080)], [line], NAMING, wanted)
+
+    assert (found is not None) is is_held
+
+
+@pytest.mark.parametrize(
+    ("found", "driver", "trouble"),
+    [
+        pytest.param([], "bridge", None, id="none"),
+        pytest.param([{"Driver": "bridge"}], "bridge", None, id="as wanted"),
+        pytest.param(
+            [{"Driver": "macvlan"}], "bridge", "exists with driver 'macvlan', wanted", id="driver"
+        ),
+        pytest.param(
+            [{"Driver": "bridge", "Id": "a" * 64}, {"Driver": "bridge", "Id": "b" * 64}],
+            "bridge",
+            "is there 2 times (aaaaaaaaaaaa, bbbbbbbbbbbb)",
+            id="two of the name",
+        ),
+        pytest.param([{"Driver": "overlay", "Attachable": True}], "overlay", None, id="overlay"),
+        pytest.param(
+            [{"Driver": "overlay", "Attachable": False}],
+            "overlay",
+            "is an overlay that is not attachable",
+            id="for services alone",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_joined_is_told(
+    found: list[Document], driver: str, trouble: str | None
+) -> None:
+    """Before anything is made on it."""
+    told = network_trouble(found, driver)
+
+    assert (told or "").startswith(trouble or "")
+    assert (told is None) is (trouble is None)

@@ -1,0 +1,243 @@
+"""The network that tenants join: who makes it, who can reach whom on it, what it must not be."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+
+from consumer.adapters.docker import DockerEngine, Network
+from consumer.adapters.docker_client import Endpoint
+from consumer.adapters.docker_spec import Naming
+from consumer.errors import EngineError
+from consumer.model import Container, ContainerStatus, PortMapping, Reason, Role, TenantId
+from deploy.lab.docker_cli import DockerCli
+from deploy.lab.packages import LabError
+from deploy.lab.servers import DockerHost
+from tests.builders import TENANT_ID
+from tests.conftest import import_web_image
+from tests.contract.engines import create, run, shell_spec
+
+pytestmark = pytest.mark.docker
+
+OTHER = TenantId("other")
+SERVING = "mkdir -p /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www"
+PORT = 18234
+
+
+@asynccontextmanager
+async def joining(host: DockerHost, network: Network) -> AsyncIterator[DockerEngine]:
+    """Open an adapter whose tenants join the network; take both away."""
+    naming, docker = Naming(f"ll-{uuid4().hex[:8]}"), DockerCli(host.url)
+    owner = f"{naming.prefix}.owner={naming.prefix}"
+    endpoint = Endpoint(url=host.url)
+    try:
+        async with DockerEngine(endpoint=endpoint, naming=naming, network=network).opened() as it:
+            yield it
+    finally:
+        docker.remove_containers(owner)
+        docker.remove_networks(owner)
+
+
+@pytest.fixture
+def name() -> str:
+    """Give a name that no network has."""
+    return f"ll-net-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def by_hand(docker: DockerCli, name: str) -> Iterator[str]:
+    """Make a network of the name by hand; give its id."""
+    network_id = docker.run("network", "create", name)
+    yield network_id
+    docker.run("network", "rm", network_id)
+
+
+async def test_a_missing_network_is_made_once(
+    docker_host: DockerHost, docker: DockerCli, name: str
+) -> None:
+    """Many tenants at a time want it; there is one, which bears our label, and they are on it."""
+    async with joining(docker_host, Network(name=name)) as engine:
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(engine.prepare(TenantId(f"tenant-{number}"), shell_spec()))
+        made = await create(engine, shell_spec())
+        ids = docker.run("network", "ls", "-q", "--filter", f"name={name}").split()
+        shown = docker.run("network", "inspect", "-f", "{{.Driver}} {{json .Labels}}", name)
+        joined = docker.inspect(made.container_id, ".NetworkSettings.Networks")
+
+    assert len(ids) == 1
+    assert shown.startswith("bridge {")
+    assert ".owner" in shown
+    assert isinstance(joined, dict)
+    assert list(joined) == [name]
+
+
+@pytest.mark.parametrize("is_isolating", [True, False])
+async def test_tenants_reach_each_other_only_where_set(
+    docker_host: DockerHost, docker: DockerCli, name: str, *, is_isolating: bool
+) -> None:
+    """Isolated tenants get no answer from a neighbour; published ports answer all the same."""
+    async with joining(docker_host, Network(name=name, is_isolating=is_isolating)) as engine:
+        server = await run(engine, shell_spec(SERVING, ports=(PortMapping(8080, PORT),)))
+        await engine.prepare(OTHER, shell_spec())
+        client = await engine.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT)
+        await engine.start(client)
+        within = await answers(docker, server, server, "127.0.0.1:8080")
+        neighbour = await answers(docker, server, client, f"{address_of(docker, server)}:8080")
+        published = await answers(docker, server, client, f"{docker_host.address}:{PORT}")
+
+    assert (within, neighbour, published) == (True, not is_isolating, True)
+
+
+def address_of(docker: DockerCli, container: Container) -> str:
+    """Return its address on the one network that it is on."""
+    networks = docker.inspect(container.container_id, ".NetworkSettings.Networks")
+    assert isinstance(networks, dict)
+    (endpoint,) = networks.values()
+    return str(endpoint["IPAddress"])
+
+
+async def answers(docker: DockerCli, server: Container, client: Container, place: str) -> bool:
+    """Whether the client gets the server's page there, once the server listens."""
+    for _ in range(100):
+        try:
+            docker.run("exec", server.container_id, "wget", "-q", "-O-", "127.0.0.1:8080")
+            break
+        except LabError:
+            await asyncio.sleep(0.05)
+    words = ("timeout", "3", "wget", "-q", "-O-", place)
+    try:
+        return docker.run("exec", client.container_id, *words) == "hello"
+    except LabError:
+        return False
+
+
+async def test_a_network_of_that_name_with_another_driver_is_refused(
+    docker_host: DockerHost, by_hand: str, name: str
+) -> None:
+    """It is told by the setting to look at, and nothing is made."""
+    async with joining(docker_host, Network(name=name, driver="macvlan")) as engine:
+        with pytest.raises(
+            EngineError, match="exists with driver 'bridge', wanted is 'macvlan'"
+        ) as caught:
+            await engine.prepare(TENANT_ID, shell_spec())
+
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.NETWORK_FAILED, True)
+    assert by_hand
+
+
+async def test_a_network_that_was_made_by_hand_is_joined(
+    docker_host: DockerHost, docker: DockerCli, by_hand: str, name: str
+) -> None:
+    """It is as its maker wanted it, and stays when we are gone."""
+    async with joining(docker_host, Network(name=name)) as engine:
+        made = await create(engine, shell_spec())
+        joined = docker.inspect(made.container_id, f'(index .NetworkSettings.Networks "{name}")')
+
+    assert isinstance(joined, dict)
+    assert by_hand in docker.run("network", "ls", "-q", "--no-trunc")
+
+
+async def test_a_driver_that_is_not_there_is_told(docker_host: DockerHost, name: str) -> None:
+    """In the engine's words."""
+    async with joining(docker_host, Network(name=name, driver="nosuch")) as engine:
+        with pytest.raises(
+            EngineError, match=f"network '{name}': Error response.*nosuch"
+        ) as caught:
+            await engine.prepare(TENANT_ID, shell_spec())
+
+    assert caught.value.reason == Reason.NETWORK_FAILED
+
+
+async def test_two_networks_of_one_name_are_told(
+    docker_host: DockerHost, docker: DockerCli, by_hand: str, name: str
+) -> None:
+    """An older engine lets them be made; which to remove is not ours to say."""
+    async with joining(docker_host, Network(name=name)) as engine:
+        async with engine._client.asking("network create", 10) as library:
+            await library.networks.create({"Name": name, "Driver": "bridge"})
+        try:
+            with pytest.raises(EngineError, match=r"is there 2 times \(") as caught:
+                await engine.prepare(TENANT_ID, shell_spec())
+        finally:
+            ids = docker.run("network", "ls", "-q", "--no-trunc", "--filter", f"name={name}")
+            for network_id in set(ids.split()) - {by_hand}:
+                docker.run("network", "rm", network_id)
+
+    assert caught.value.reason == Reason.NETWORK_FAILED
+
+
+async def test_a_network_that_was_removed_is_made_again_for_the_next_start(
+    docker_host: DockerHost, docker: DockerCli, name: str
+) -> None:
+    """A container at rest does not keep it; it starts all the same, on the new one."""
+    async with joining(docker_host, Network(name=name)) as engine:
+        stopped = await engine.stop(await run(engine, shell_spec()))
+        docker.run("network", "rm", name)
+        started = await engine.start(stopped)
+
+    assert (started.container_id, started.status) == (
+        stopped.container_id,
+        ContainerStatus.RUNNING,
+    )
+
+
+# --- a swarm ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lone_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
+    """Run an engine that may become a swarm of its own."""
+    host = DockerHost(tmp_path_factory.mktemp("swarm") / "host")
+    host.start()
+    import_web_image(host)
+    yield host
+    host.close()
+
+
+async def test_an_overlay_without_a_swarm_is_told_in_the_engines_words(
+    lone_host: DockerHost, name: str
+) -> None:
+    """The engine is there, and says what it lacks."""
+    async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
+        with pytest.raises(EngineError, match="This node is not a swarm manager") as caught:
+            await engine.prepare(TENANT_ID, shell_spec())
+
+    assert caught.value.reason == Reason.NETWORK_FAILED
+
+
+@pytest.fixture(scope="module")
+def swarm(lone_host: DockerHost) -> DockerCli:
+    """Give the docker command on an engine that is a swarm's manager."""
+    docker = DockerCli(lone_host.url)
+    docker.run("swarm", "init", "--advertise-addr", lone_host.address)
+    return docker
+
+
+async def test_an_overlay_is_made_attachable(
+    lone_host: DockerHost, swarm: DockerCli, name: str
+) -> None:
+    """So a container can join it that is no service's."""
+    async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
+        started = await run(engine, shell_spec())
+        shown = swarm.run("network", "inspect", "-f", "{{.Driver}} {{.Attachable}}", name)
+        joined = swarm.inspect(started.container_id, ".NetworkSettings.Networks")
+
+    assert shown == "overlay true"
+    assert isinstance(joined, dict)
+    assert list(joined) == [name]
+
+
+async def test_an_overlay_for_services_alone_is_refused(
+    lone_host: DockerHost, swarm: DockerCli, name: str
+) -> None:
+    """Before a container is made that could never start."""
+    swarm.run("network", "create", "-d", "overlay", name)
+    async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
+        with pytest.raises(EngineError, match="is an overlay that is not attachable") as caught:
+            await engine.prepare(TENANT_ID, shell_spec())
+    swarm.run("network", "rm", name)
+
+    assert caught.value.reason == Reason.NETWORK_FAILED
