@@ -75,6 +75,7 @@ _COMMAND_FAULTS: Final = frozenset({126, 127})
 _BUILT_IN_NETWORKS: Final = frozenset({"bridge", "host", "none", "default"})
 _MARGIN_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.2
+_NETWORK_LOOKS: Final = 10
 _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
     {"start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
@@ -294,8 +295,7 @@ class DockerEngine:
             try:
                 found = await self._find_networks()
                 if not found:
-                    await see_through(self._create_network())
-                    found = await self._find_networks()
+                    found = await see_through(self._make_network())
             except Refused as error:
                 message = f"network {network.name!r}: Error response from daemon: {error}"
                 raise _network_failed(message) from error
@@ -311,7 +311,34 @@ class DockerEngine:
         # The filter takes parts of names.
         return [line for line in listed if line["Name"] == name]
 
-    async def _create_network(self) -> None:
+    async def _make_network(self) -> list[Document]:
+        """Make the network; return what is there of the name afterwards.
+
+        Older engines let two consumers make one each at the same instant. The newer one then goes,
+        by whoever made it; the other consumer waits for that.
+        """
+        made = await self._create_network()
+        found = await self._find_networks()
+        for _ in range(_NETWORK_LOOKS):
+            if len(found) < 2:
+                break
+            oldest = min(found, key=lambda line: (str(line.get("Created")), str(line.get("Id"))))
+            if made is not None and made != oldest.get("Id"):
+                await self._remove_network(made)
+                made = None
+            else:
+                await asyncio.sleep(_LOOK_SECONDS)
+            found = await self._find_networks()
+        return found
+
+    async def _remove_network(self, network_id: str) -> None:
+        seconds = self._limits.request_seconds
+        async with self._client.asking("network remove", seconds) as docker:
+            # The library looks for it first.
+            await docker._query_json(f"networks/{network_id}", "DELETE")  # noqa: SLF001 - see above
+
+    async def _create_network(self) -> str | None:
+        """Return the id of a new network; None when there is one of the name."""
         network = self._network
         document: dict[str, object] = {
             "Name": network.name,
@@ -328,12 +355,13 @@ class DockerEngine:
             async with self._client.asking(
                 "network create", self._limits.request_seconds
             ) as docker:
-                await docker.networks.create(document)
+                made = await docker.networks.create(document)
         except Refused as error:
-            if error.status != _CONFLICT:  # somebody else was faster
+            if error.status != _CONFLICT:
                 raise
-        else:
-            _log.info("network created", network=network.name, driver=network.driver)
+            return None  # somebody else was faster
+        _log.info("network created", network=network.name, driver=network.driver)
+        return str(made.id)
 
     # --- creating
 

@@ -347,7 +347,8 @@ def network_trouble(found: Sequence[Mapping[str, object]], driver: str) -> str |
         return f"is there {len(found)} times ({ids}); remove all but one"
     for line in found:
         theirs = _text(line.get("Driver"))
-        if theirs != driver:
+        # A swarm tells none of a network that it has only just been asked for.
+        if theirs and theirs != driver:
             return (
                 f"exists with driver {theirs!r}, wanted is {driver!r} "
                 "(compute.docker.network_driver)"

@@ -74,6 +74,23 @@ async def test_a_missing_network_is_made_once(
     assert list(joined) == [name]
 
 
+@pytest.mark.parametrize("round_number", range(3))
+async def test_two_instances_make_one_network_between_them(
+    docker_host: DockerHost, docker: DockerCli, name: str, round_number: int
+) -> None:
+    """Both find none and make one at the same instant; one is left, and both are content."""
+    network = Network(name=f"{name}-{round_number}")
+    async with joining(docker_host, network) as one, joining(docker_host, network) as other:
+        for engine in (one, other):
+            await engine.facts()
+        async with asyncio.TaskGroup() as group:
+            for engine in (one, other):
+                group.create_task(engine.prepare(TENANT_ID, shell_spec()))
+        ids = docker.run("network", "ls", "-q", "--filter", f"name={network.name}").split()
+
+    assert len(ids) == 1
+
+
 @pytest.mark.parametrize("is_isolating", [True, False])
 async def test_tenants_reach_each_other_only_where_set(
     docker_host: DockerHost, docker: DockerCli, name: str, *, is_isolating: bool

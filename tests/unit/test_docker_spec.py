@@ -802,6 +802,7 @@ def test_a_port_is_held_where_the_addresses_meet(bound: str, wanted: str, is_hel
             id="two of the name",
         ),
         pytest.param([{"Driver": "overlay", "Attachable": True}], "overlay", None, id="overlay"),
+        pytest.param([{"Driver": "", "Attachable": True}], "overlay", None, id="not ready yet"),
         pytest.param(
             [{"Driver": "overlay", "Attachable": False}],
             "overlay",
