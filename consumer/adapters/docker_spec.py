@@ -286,7 +286,7 @@ def to_sighting(listed: object, naming: Naming) -> Sighting:
         container_id=ContainerId(_text(document.get("Id"))),
         role=naming.role(listed_name(document), tenant_id),
         status=_status(document.get("State")),
-        health=_health_in_words(_text(document.get("Status"))),
+        health=_listed_health(document),
         fingerprint=_text(labels.get(naming.label("spec"))),
         created_at=datetime.fromtimestamp(_integer(document.get("Created")), UTC),
     )
@@ -425,8 +425,11 @@ def _health(status: object) -> Health:
     return Health(text) if text in {member.value for member in Health} else Health.NONE
 
 
-def _health_in_words(status: str) -> Health:
-    """Read the health from the list's words: `Up 2 minutes (healthy)`."""
+def _listed_health(listed: Mapping[str, object]) -> Health:
+    """Read the health from a line's field, before API 1.52 from its words: `Up 1 day (healthy)`."""
+    if "Health" in listed:
+        return _health(_mapping(listed["Health"]).get("Status"))
+    status = _text(listed.get("Status"))
     for words, health in (
         ("(healthy)", Health.HEALTHY),
         ("(unhealthy)", Health.UNHEALTHY),
