@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.lab.docker_cli import DockerCli
-from deploy.lab.servers import Broker, DockerHost
+from deploy.lab.servers import Broker, DockerHost, EngineHost
 
 WEB: str = "landlord-test/web:1"
 """Serves `/www` on $PORT; see `deploy.lab.docker_cli`."""
@@ -52,7 +52,7 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost
     server.close()
 
 
-def import_web_image(server: DockerHost) -> None:
+def import_web_image(server: EngineHost) -> None:
     """Have the image that most tests start from."""
     DockerCli(server.url).import_image(WEB, ('CMD ["/start.sh"]', "ENV PORT=8080"))
 

@@ -72,6 +72,8 @@ _REMOVE: Final = "failed to remove container"
 _STOP: Final = "failed to stop container"
 _COMMAND_FAULTS: Final = frozenset({126, 127})
 """Exit codes of a container whose command cannot be run or is not there."""
+_NO_COMMAND: Final = "attempted to invoke a command that was not found"
+"""How Podman says it, which tells no exit code."""
 _BUILT_IN_NETWORKS: Final = frozenset({"bridge", "host", "none", "default"})
 _MARGIN_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.2
@@ -80,6 +82,7 @@ _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
     {"start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
 )
+_PODMAN_ACTIONS: Final = {"remove": "destroy"}
 _RUNNING: Final = frozenset({ContainerStatus.RUNNING, ContainerStatus.RESTARTING})
 _AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, ContainerStatus.DEAD})
 _HINTS: Final = (
@@ -117,7 +120,8 @@ class EngineLimits:
     starts: int = 8
     stops: int = 16
     request_seconds: float = 60.0
-    facts_seconds: float = 5.0
+    facts_seconds: float = 10.0
+    """Podman starts other programs to tell of itself, which takes its time on a busy host."""
     event_idle_seconds: float = 300.0
     """A silent stream is opened anew after this long: a dead peer looks the same."""
 
@@ -206,7 +210,9 @@ class DockerEngine:
                 told = await docker.system.info()
         except Refused as error:
             raise EngineUnavailable(f"the engine tells nothing of itself: {error}") from error
-        plugins = (told.get("Plugins") or {}).get("Log") or []
+        plugins = set((told.get("Plugins") or {}).get("Log") or [])
+        if "k8s-file" in plugins:
+            plugins.add("json-file")  # Podman takes it, and does not say so
         return EngineFacts(
             version=str(version.get("Version", "")),
             api_version=str(version.get("ApiVersion", "")),
@@ -403,7 +409,8 @@ class DockerEngine:
             ours = self._as_ours(holder, tenant_id)
             if ours is not None and ours.fingerprint == spec.fingerprint:
                 return ours
-            if isinstance(error, Refused) and error.status == _CONFLICT:
+            if isinstance(error, Refused):
+                # Podman says 500 of it. Whatever else was wrong, the name cannot be had.
                 raise self._name_conflict(name, holder, is_ours=ours is not None) from error
         if isinstance(error, EngineUnavailable):
             raise error
@@ -518,7 +525,8 @@ class DockerEngine:
         words = (seen.error if seen is not None else "") or error.message
         message = f"{_START}: Error response from daemon: {words}"
         exit_code = await self._exit_code(container)
-        if exit_code in _COMMAND_FAULTS or error.status == _BAD_REQUEST:
+        is_hopeless = exit_code in _COMMAND_FAULTS or _NO_COMMAND in words
+        if is_hopeless or error.status == _BAD_REQUEST:
             return EngineError(Reason.START_FAILED, message, is_transient=False)
         reason = _hint(words) or _hint(error.message) or Reason.START_FAILED
         if reason is Reason.PORT_CONFLICT:
@@ -671,6 +679,12 @@ class DockerEngine:
             raise trouble
         if trouble is None and seen is not None:
             return seen
+        if trouble is not None and trouble.status == _NOT_FOUND and seen is not None:
+            message = (
+                f"failed to change container: this engine cannot do that ({trouble.message}); "
+                "delete the tenant and create it again"
+            )
+            raise EngineError(reason, message, is_transient=False) from trouble
         words = trouble.message if trouble is not None else "the container is gone"
         is_transient = trouble is None or trouble.status != _BAD_REQUEST
         message = f"failed to change container: Error response from daemon: {words}"
@@ -749,6 +763,7 @@ class DockerEngine:
             nanoseconds = int(document["timeNano"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+        action = _PODMAN_ACTIONS.get(action, action)
         if action not in _WAKING and not action.startswith("health_status"):
             return None
         at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)

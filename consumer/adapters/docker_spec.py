@@ -46,6 +46,7 @@ _PORT_KEY: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp)?)?", re.IGNORECASE |
 _ENDED: Final = frozenset(
     {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
 )
+_AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, ContainerStatus.DEAD})
 _PODMAN_STATUS: Final = {
     "configured": ContainerStatus.CREATED,
     "initialized": ContainerStatus.CREATED,
@@ -267,7 +268,7 @@ def to_container(inspected: object, naming: Naming) -> Container:
         oom_killed=state.get("OOMKilled") is True and status in _ENDED,
         error=_text(state.get("Error")),
         health=_health(_mapping(state.get("Health")).get("Status")),
-        ports=_bound_ports(config, _mapping(document.get("NetworkSettings"))),
+        ports=_bound_ports(config, _mapping(document.get("NetworkSettings")), status),
         resources=_resources(host),
         restart_policy=_restart_policy(_mapping(host.get("RestartPolicy"))),
         stop_grace_seconds=_stop_grace(config.get("StopTimeout")),
@@ -310,7 +311,9 @@ def holder_of(
     held: dict[tuple[int, str], str] = {}
     for line in listed:
         document = _mapping(line)
-        bound = document.get("Ports")
+        # Podman shows those of containers at rest as well.
+        is_at_rest = _is_at_rest(document.get("State"))
+        bound = None if is_at_rest else document.get("Ports")
         for entry in bound if isinstance(bound, list) else []:
             has = _mapping(entry)
             if _overlap(_text(has.get("IP")), bind_address):
@@ -321,6 +324,13 @@ def holder_of(
         if port.host_port and holder is not None:
             return port, holder
     return None
+
+
+def _is_at_rest(state: object) -> bool:
+    try:
+        return _status(state) in _AT_REST
+    except ValueError:
+        return False  # unheard of: better taken for one that holds its ports
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -362,10 +372,11 @@ def network_trouble(found: Sequence[Mapping[str, object]], driver: str) -> str |
 
 
 def _bound_ports(
-    config: Mapping[str, object], network: Mapping[str, object]
+    config: Mapping[str, object], network: Mapping[str, object], status: ContainerStatus
 ) -> tuple[BoundPort, ...]:
-    bound = _mapping(network.get("Ports"))
-    # A container that does not run has no ports there; what it exposes is all that can be said.
+    # A container that does not run has bound none, though Podman shows them even so; what it
+    # exposes is all that can be said.
+    bound = {} if status in _AT_REST else _mapping(network.get("Ports"))
     keys = {**_mapping(config.get("ExposedPorts")), **bound}
     ports = [port for key in keys for port in _ports_of(key, bound.get(key))]
     return tuple(sorted(ports, key=lambda port: (port.container_port, port.protocol, _order(port))))

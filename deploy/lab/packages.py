@@ -16,7 +16,7 @@ from typing import Final
 RABBITMQ_SERVER: Final = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 ENGINE: Final = ("dockerd", "docker", "containerd", "iptables", "ip", "nsenter", "busybox")
 BROKER: Final = (RABBITMQ_SERVER, "epmd")
-TESTS: Final = (*ENGINE, *BROKER, "docker-registry", "promtool")
+TESTS: Final = (*ENGINE, *BROKER, "docker-registry", "promtool", "podman")
 
 _PACKAGES: Final = {
     "dockerd": "docker.io",
@@ -31,6 +31,7 @@ _PACKAGES: Final = {
     "curl": "curl",
     "docker-registry": "docker-registry",
     "promtool": "prometheus",
+    "podman": "podman",
 }
 """Which package brings a program."""
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"

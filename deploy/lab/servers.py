@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 from deploy.lab.daemon import Daemon
@@ -45,6 +45,24 @@ def listens(address: str, port: int) -> bool:
     with suppress(OSError), socket.create_connection((address, port), 1.0):
         return True
     return False
+
+
+def answers_ping(place: Path) -> bool:
+    """Return whether an engine answers at this socket."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(2.0)
+        link.connect(str(place))
+        link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        return b" 200 " in link.recv(64)
+    return False
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything that is mounted somewhere in the folder."""
+    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+        place = line.split()[1]
+        if place.startswith(f"{folder}/"):
+            subprocess.run([find("umount"), "-l", place], check=False, timeout=10)
 
 
 class Broker:
@@ -122,6 +140,16 @@ class Broker:
         return False
 
 
+class EngineHost(Protocol):
+    """An engine as a client sees it: where it is asked, and where published ports answer."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+
 class DockerHost:
     """A Docker Engine on a host of its own, with further options of its own; needs root."""
 
@@ -145,7 +173,7 @@ class DockerHost:
             ),
             environment={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(folder)},
             log=folder / "dockerd.log",
-            is_ready=self._answers,
+            is_ready=lambda: answers_ping(self._socket),
         )
 
     def inside(self, *command: str) -> tuple[str, ...]:
@@ -184,10 +212,7 @@ class DockerHost:
         """Stop everything that was started, and leave no mount, process or link behind."""
         self.engine.stop()
         self._kill_all(f"{self._folder}/run".encode())
-        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-            place = line.split()[1]
-            if place.startswith(f"{self._folder}/"):
-                subprocess.run([find("umount"), "-l", place], check=False, timeout=10)
+        unmount_below(self._folder)
         if Path(f"/var/run/netns/{self._name}").exists():
             _ip("netns", "del", self._name)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -213,14 +238,6 @@ class DockerHost:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(_LOOK_SECONDS)
-
-    def _answers(self) -> bool:
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(2.0)
-            link.connect(str(self._socket))
-            link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            return b" 200 " in link.recv(64)
-        return False
 
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:

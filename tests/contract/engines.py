@@ -25,7 +25,7 @@ from consumer.model import (
 )
 from consumer.ports import Engine
 from deploy.lab.docker_cli import DockerCli
-from deploy.lab.servers import DockerHost
+from deploy.lab.servers import EngineHost
 from tests.builders import TENANT_ID, make_spec
 from tests.conftest import WEB
 from tests.fakes.engine import FakeEngine
@@ -205,7 +205,7 @@ def fake_under_test() -> FakeUnderTest:
 
 
 @asynccontextmanager
-async def docker_under_test(host: DockerHost, secrets_dir: Path) -> AsyncIterator[DockerUnderTest]:
+async def docker_under_test(host: EngineHost, secrets_dir: Path) -> AsyncIterator[DockerUnderTest]:
     """Give an adapter with a prefix of its own; take away what it made."""
     naming = Naming(f"ll-{uuid4().hex[:8]}")
     cli = DockerCli(host.url)

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.lab.daemon import Daemon
 from deploy.lab.packages import find
-from deploy.lab.servers import listens
+from deploy.lab.servers import DockerHost, listens
 from tests.e2e.world import World, make_document, shell
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
@@ -170,11 +170,13 @@ async def test_a_port_of_a_foreign_container_is_a_conflict(world: World) -> None
     assert left == []
 
 
-async def test_a_port_of_a_host_process_is_a_conflict(world: World, tmp_path: Path) -> None:
+async def test_a_port_of_a_host_process_is_a_conflict(
+    world: World, docker_host: DockerHost, tmp_path: Path
+) -> None:
     """So may any process on the engine's host, and the engine words that differently."""
     holder = Daemon(
         "httpd",
-        world.host.inside(find("busybox"), "httpd", "-f", "-p", "8113"),
+        docker_host.inside(find("busybox"), "httpd", "-f", "-p", "8113"),
         environment={},
         log=tmp_path / "httpd.log",
         is_ready=lambda: listens(world.host.address, 8113),

@@ -14,7 +14,7 @@ import aiohttp
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.names import Names, remove_names
 from deploy.lab.packages import LabError
-from deploy.lab.servers import Broker, DockerHost
+from deploy.lab.servers import Broker, EngineHost
 from tests.conftest import WEB
 from tests.e2e.broker_clients import BrokerClients, Publisher, Status, Subscriber, connect
 from tests.e2e.consumer_process import ConsumerProcess, get
@@ -30,7 +30,7 @@ class World:
     consumer: ConsumerProcess
     clients: BrokerClients
     docker: DockerCli
-    host: DockerHost
+    host: EngineHost
 
     @property
     def names(self) -> Names:
@@ -145,7 +145,7 @@ def consumer_process(
 
 @asynccontextmanager
 async def world_around(
-    process: ConsumerProcess, broker: Broker, host: DockerHost
+    process: ConsumerProcess, broker: Broker, host: EngineHost
 ) -> AsyncIterator[World]:
     """Connect to both sides of the broker for the length of the block."""
     async with connect(broker.url, process.names) as clients:
@@ -155,7 +155,7 @@ async def world_around(
 @asynccontextmanager
 async def own_world(
     broker: Broker,
-    host: DockerHost,
+    host: EngineHost,
     folder: Path,
     *,
     broker_url: str | None = None,
@@ -177,7 +177,7 @@ async def own_world(
         await take_away(broker, host, process.names)
 
 
-async def take_away(broker: Broker, host: DockerHost, names: Names) -> None:
+async def take_away(broker: Broker, host: EngineHost, names: Names) -> None:
     """Remove everything with these names from broker and engine."""
     docker = DockerCli(host.url)
     docker.remove_containers(names.label)

@@ -381,7 +381,7 @@ def test_a_container_is_read_in_full() -> None:
                 "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
             },
             "State": {
-                "Status": "exited",
+                "Status": "restarting",
                 "StartedAt": "2026-11-24T11:00:01.5+01:00",
                 "FinishedAt": "2026-11-24T10:00:02Z",
                 "ExitCode": 137,
@@ -404,7 +404,7 @@ def test_a_container_is_read_in_full() -> None:
         generation=12,
         image="nginx:alpine",
         image_id="sha256:abc",
-        status=ContainerStatus.EXITED,
+        status=ContainerStatus.RESTARTING,
         created_at=MOMENT + timedelta(milliseconds=123),
         started_at=MOMENT + timedelta(seconds=1.5),
         finished_at=MOMENT + timedelta(seconds=2),
@@ -763,6 +763,29 @@ def test_the_holder_of_a_host_port_is_found(
     found = (wanted, holder) if holder is not None else None
 
     assert holder_of([PortMapping(2, 7000), wanted], lines, NAMING, ANYWHERE) == found
+
+
+@pytest.mark.parametrize("state", ["created", "exited", "dead", "stopped", "configured"])
+def test_a_container_at_rest_holds_no_port(state: str) -> None:
+    """Nor has it bound one, though Podman goes on showing it."""
+    ports = {"80/tcp": [{"HostIp": ANYWHERE, "HostPort": "8080"}]}
+    ended = {"Status": state, "StartedAt": NEVER, "FinishedAt": NEVER, "ExitCode": 0}
+
+    container = read(
+        State=ended,
+        NetworkSettings={"Ports": ports},
+        Config={"Labels": LABELS, "ExposedPorts": {"80/tcp": {}}},
+    )
+
+    assert container.ports == (BoundPort(80, Transport.TCP),)
+    assert holder_of([PortMapping(80, 8080)], [HOLDER | {"State": state}], NAMING, ANYWHERE) is None
+
+
+def test_a_container_in_an_unheard_of_state_holds_its_ports() -> None:
+    """Better too careful than a start that fails."""
+    found = holder_of([PortMapping(80, 8080)], [HOLDER | {"State": "odd"}], NAMING, ANYWHERE)
+
+    assert found is not None
 
 
 @pytest.mark.parametrize(
