@@ -1,14 +1,21 @@
 """The consumer and engines on other hosts, chosen by settings and by Docker's own variables."""
 
+import asyncio
 import json
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from deploy.lab.docker_cli import DockerCli
+from deploy.lab.names import remove_names
+from deploy.lab.nested import NestedEngine
 from deploy.lab.servers import Broker, DockerHost
+from tests.conftest import WEB, import_web_image
 from tests.contract.brokers import fresh_names
 from tests.e2e.commands import command, settings_of
-from tests.e2e.world import own_world
+from tests.e2e.consumer_process import ConsumerProcess
+from tests.e2e.world import consumer_process, make_document, own_world, until, world_around
 from tests.secured_engine import secured_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
@@ -39,6 +46,49 @@ async def test_clear_text_to_an_engine_elsewhere_is_warned_of(
 
     assert f"settings: warning: compute.docker.host: {url} is clear text" in done.stdout
     assert f"engine: failed to connect to docker daemon: nothing listens at {url}" in done.stdout
+
+
+async def test_an_engine_in_a_container_may_come_late(
+    broker: Broker, docker_host: DockerHost, docker: DockerCli, tmp_path: Path
+) -> None:
+    """The consumer waits for it, says so, and then does what it was asked for meanwhile."""
+    nested = NestedEngine(docker_host, WEB, ports=(18402,))
+    try:
+        with consumer_process(broker.url, nested.url, tmp_path) as process:
+            starting = asyncio.create_task(asyncio.to_thread(process.start, timeout=90))
+            await until(lambda: lacks_only_the_engine(process), seconds=40)
+            async with world_around(process, broker, nested) as world:
+                ports = [{"container_port": 8080, "host_port": 18402}]
+                document = make_document("early", container={"ports": ports})
+                event_id = await world.publisher.create(document)
+                early = await world.subscriber.expect("early", state="failed")
+                nested.start()
+                import_web_image(nested)
+                await starting
+                await world.subscriber.expect(
+                    "early", state="running", event_id=event_id, timeout=60
+                )
+                page = await world.fetch(18402)
+                within = world.containers("early")
+            here = docker.containers(f"{process.names.prefix}.tenant_id=early")
+        await remove_names(broker.url, process.names)
+    finally:
+        nested.close()
+
+    assert early["reason"] == "engine_unavailable"
+    assert str(early["message"]).startswith("failed to connect to docker daemon")
+    assert "hello" in page
+    assert (len(within), here) == (1, [])
+
+
+async def lacks_only_the_engine(process: ConsumerProcess) -> bool:
+    """Whether it lives, and waits for nothing but the engine."""
+    try:
+        _, said = await process.http_get("/readyz")
+    except aiohttp.ClientConnectionError:
+        return False
+    lacks = {name for name, how in json.loads(said)["components"].items() if how != "ok"}
+    return lacks == {"engine"}
 
 
 async def test_an_engine_is_reached_by_dockers_own_variables(
