@@ -7,13 +7,15 @@ amounts to, `finding` says.
 
 A replacement is a row of small steps, each visible in the engine: make the successor, hand over the
 name, stop the predecessor, start the successor, remove the predecessor. Whoever finds it half-way,
-finds by the fingerprints which container is which, and goes on.
+finds by the fingerprints which container is which, and goes on. Until the successor has proved
+itself the predecessor is kept: it runs again when the successor fails, when its own document is
+wanted again, and while a third is made.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 from consumer.finding import (
     ALIVE,
@@ -107,6 +109,8 @@ class Nothing:
     """Everything is as it should be, or nothing can be done now."""
 
 
+_UP_AND_FAILED: Final = (Reason.UNHEALTHY, Reason.START_TIMEOUT)
+
 Action = Create | Start | Stop | Remove | Rename | Adjust | GiveUp | Wait | Nothing
 
 
@@ -161,20 +165,37 @@ def _towards_running(
     if len(matching) > 1:
         return Remove(_least_useful(matching))
     if len(others) > 1:
-        return Remove(_least_useful(others))
+        return _let_go(min(others, key=lambda other: _worth(tenant, other)))
     if matching and others:
-        return _hand_over(tenant, matching[0], others[0], now, rules)
+        return _replace(tenant, matching[0], others[0], now, rules)
     if matching:
         return _keep_running(tenant, matching[0], now, rules)
     if tenant.spec is None or is_held_back(tenant, now):
         return _keep_running(tenant, others[0], now, rules) if others else Nothing()
+    if others and tenant.setback is None and _was_put_aside(tenant, others[0]):
+        return Start(others[0])
     return Create(Role.SUCCESSOR if others else Role.CURRENT, tenant.spec)
+
+
+def _replace(
+    tenant: Tenant, wanted: Container, other: Container, now: datetime, rules: Rules
+) -> Action:
+    """Bring a replacement one step on, or back if the predecessor is wanted again."""
+    if wanted.role is Role.PREDECESSOR and wanted.status is not ContainerStatus.CREATED:
+        return _call_off(tenant, wanted, other)
+    return _hand_over(tenant, wanted, other, now, rules)
+
+
+def _call_off(tenant: Tenant, wanted: Container, unwanted: Container) -> Action:
+    if unwanted.status in ALIVE:
+        return Stop(unwanted)
+    return Start(wanted) if _was_put_aside(tenant, wanted) else Remove(unwanted)
 
 
 def _hand_over(
     tenant: Tenant, new: Container, old: Container, now: datetime, rules: Rules
 ) -> Action:
-    """Bring a replacement one step on; `old` is kept until `new` has proved itself."""
+    """Go one step towards `new`; `old` is kept until `new` has proved itself."""
     if new.status is ContainerStatus.CREATED:
         if is_held_back(tenant, now) or new.role is Role.PREDECESSOR:
             return Remove(new)
@@ -193,6 +214,8 @@ def _hand_over(
 
 
 def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
+    if _was_put_aside(tenant, container):
+        return Start(container)
     if container.role is not Role.CURRENT:
         return Rename(container, Role.CURRENT)
     match container.status:
@@ -216,9 +239,9 @@ def _first_start(tenant: Tenant, container: Container, now: datetime) -> Action:
 
 
 def _bring_back(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
-    if not is_wanted(tenant, container):
-        return Start(container) if _was_told_running(tenant, container) else Nothing()
-    if not is_restored(tenant, container) or is_held_back(tenant, now):
+    # What holds back the wanted one does not hold back a fallback.
+    is_held = is_wanted(tenant, container) and is_held_back(tenant, now)
+    if is_held or not is_restored(tenant, container):
         return Nothing()
     recent = recent_restarts(tenant, now, rules)
     if len(recent) >= rules.crash_loop_restarts:
@@ -237,14 +260,22 @@ def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
     return Adjust(container, spec) if differs else Nothing()
 
 
-def _was_told_running(tenant: Tenant, container: Container) -> bool:
+def _was_put_aside(tenant: Tenant, container: Container) -> bool:
+    """Whether we stopped it to make room for a successor, and it is to run again.
+
+    One that had ended before, and would not be restarted, is left as it was.
+    """
+    if container.role is not Role.PREDECESSOR or container.status is not ContainerStatus.EXITED:
+        return False
+    return is_restored(tenant, container) or _was_told_up(tenant, container)
+
+
+def _was_told_up(tenant: Tenant, container: Container) -> bool:
     status = tenant.status
-    return (
-        status is not None
-        and status.state is State.RUNNING
-        and status.container is not None
-        and status.container.container_id == container.container_id
-    )
+    if status is None or status.container is None:
+        return False
+    is_up = status.state is State.RUNNING or status.reason in _UP_AND_FAILED
+    return is_up and status.container.container_id == container.container_id
 
 
 def _split(
@@ -256,6 +287,15 @@ def _split(
 
 def _least_useful(containers: Sequence[Container]) -> Container:
     return min(containers, key=usefulness)
+
+
+def _worth(tenant: Tenant, container: Container) -> tuple[bool, ...]:
+    """Rate what to fall back to: one that has proved itself is worth more than one that runs."""
+    return (_was_told_up(tenant, container), *usefulness(container))
+
+
+def _let_go(container: Container) -> Action:
+    return Stop(container) if container.status in ALIVE else Remove(container)
 
 
 # --- resync -----------------------------------------------------------------------------------

@@ -253,7 +253,13 @@ NO = RestartPolicy("no")
         pytest.param(
             tenant(setback=FOR_GOOD),
             [s],
-            Rename(s, Role.CURRENT),
+            Start(s),
+            id="fallback runs again",
+        ),
+        pytest.param(
+            tenant(setback=FOR_GOOD),
+            [o],
+            Rename(o, Role.CURRENT),
             id="fallback gets its name back",
         ),
         pytest.param(
@@ -263,7 +269,67 @@ NO = RestartPolicy("no")
             ),
             [f],
             Start(f),
-            id="fallback runs again",
+            id="fallback stopped by hand",
+        ),
+        pytest.param(
+            tenant(setback=FOR_GOOD, status=told(State.RUNNING, Reason.STARTED, s)),
+            [b := replace(s, restart_policy=NO)],
+            Start(b),
+            id="put aside by us and alone: starts again, whatever its policy",
+        ),
+        pytest.param(
+            tenant(status=told(State.RUNNING, Reason.STARTED, s)),
+            [b],
+            Start(b),
+            id="put aside by us and alone: serves while its successor is made anew",
+        ),
+        pytest.param(
+            tenant(status=told(State.FAILED, Reason.UNHEALTHY, s)),
+            [b],
+            Start(b),
+            id="put aside while unhealthy: better than none",
+        ),
+        pytest.param(
+            tenant(setback=FOR_GOOD, status=told(State.FAILED, Reason.EXITED, s)),
+            [b],
+            Rename(b, Role.CURRENT),
+            id="ended before it was put aside: stays so",
+        ),
+        pytest.param(
+            tenant(setback=FOR_GOOD, status=told(State.RUNNING, Reason.ROLLED_BACK, old())),
+            [old(ContainerStatus.EXITED, restart_policy=NO)],
+            Nothing(),
+            id="a fallback that ends by itself is not restarted by us",
+        ),
+        pytest.param(
+            tenant(status=told(State.RUNNING, Reason.STARTED, s)),
+            [b, unproved := container(fingerprint="never", container_id=ContainerId("unproved"))],
+            Stop(unproved),
+            id="a third is wanted: the one that has not proved itself gives way",
+        ),
+        pytest.param(
+            tenant(status=told(State.RUNNING, Reason.STARTED, s)),
+            [b, gone := replace(unproved, status=ContainerStatus.EXITED)],
+            Remove(gone),
+            id="and is removed",
+        ),
+        pytest.param(
+            tenant(),
+            [replace(b, fingerprint=SPEC.fingerprint, exit_code=1), replace(unproved)],
+            Stop(unproved),
+            id="taken back: the successor stops",
+        ),
+        pytest.param(
+            tenant(status=told(State.RUNNING, Reason.STARTED, s)),
+            [back := replace(b, fingerprint=SPEC.fingerprint, exit_code=1), gone],
+            Start(back),
+            id="taken back: the former one runs at once, however it ended",
+        ),
+        pytest.param(
+            tenant(),
+            [replace(RUNNING, role=Role.PREDECESSOR), gone],
+            Remove(gone),
+            id="taken back: the successor goes",
         ),
         pytest.param(
             tenant(),
