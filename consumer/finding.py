@@ -119,6 +119,9 @@ def _assess_running(
     if not is_wanted(tenant, container) and tenant.setback is not None:
         message = f"still on the former container: {tenant.setback.message}"
         return _found(State.RUNNING, Reason.ROLLED_BACK, message, container)
+    if tenant.setback is not None and has_other_limits(tenant, container):
+        message = f"still with the former limits: {tenant.setback.message}"
+        return _found(State.RUNNING, Reason.ROLLED_BACK, message, container)
     return _found(State.RUNNING, Reason.UNCHANGED, "the container runs", container)
 
 
@@ -149,7 +152,7 @@ def _assess_exited(tenant: Tenant, container: Container, now: datetime, rules: R
     if container.oom_killed:
         return _out_of_memory(container)
     setback = _from_setback(tenant, container)
-    if setback is not None:
+    if setback is not None and not has_fallen_back(tenant, container):
         return setback
     code = container.exit_code or 0
     if is_restored(tenant, container):
@@ -301,6 +304,33 @@ def is_restored(tenant: Tenant, container: Container) -> bool:
 
 def is_wanted(tenant: Tenant, container: Container) -> bool:
     return tenant.fingerprint in (None, container.fingerprint)
+
+
+def has_other_limits(tenant: Tenant, container: Container) -> bool:
+    """Whether what the engine changes in place is not as the document says."""
+    spec = tenant.spec
+    return spec is not None and (
+        container.resources not in (None, spec.resources)
+        or container.restart_policy != spec.restart_policy
+    )
+
+
+def has_fallen_back(tenant: Tenant, container: Container) -> bool:
+    """Whether this run of the former container is what a rolled-back tenant was told to have.
+
+    Its end is news of its own, which the failure of the update does not explain.
+    """
+    status = tenant.status
+    told = status.container if status is not None else None
+    return (
+        tenant.is_answered
+        and container.role is Role.CURRENT
+        and not is_wanted(tenant, container)
+        and status is not None
+        and told is not None
+        and (told.container_id, told.started_at) == (container.container_id, container.started_at)
+        and (tenant.setback is None or status.reason is not tenant.setback.reason)
+    )
 
 
 def usefulness(container: Container) -> tuple[bool, bool, bool]:

@@ -23,6 +23,7 @@ from consumer.finding import (
     Rules,
     after_start,
     assess,
+    has_other_limits,
     is_held_back,
     is_restored,
     is_wanted,
@@ -253,11 +254,7 @@ def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
     spec = tenant.spec
     if spec is None or is_held_back(tenant, now) or not is_wanted(tenant, container):
         return Nothing()
-    differs = (
-        container.resources not in (None, spec.resources)
-        or container.restart_policy != spec.restart_policy
-    )
-    return Adjust(container, spec) if differs else Nothing()
+    return Adjust(container, spec) if has_other_limits(tenant, container) else Nothing()
 
 
 def _was_put_aside(tenant: Tenant, container: Container) -> bool:

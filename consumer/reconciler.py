@@ -18,7 +18,7 @@ from typing import Final, TypeGuard, assert_never
 import structlog
 
 from consumer.errors import EngineError, EngineUnavailable
-from consumer.finding import Finding, Rules, assess, note_restart
+from consumer.finding import Finding, Rules, assess, has_fallen_back, note_restart
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
@@ -142,10 +142,14 @@ class Reconciler:
     async def _tell_what_was_found(self, one_pass: "_Pass") -> None:
         """Tell of a change that no tenant event asked for, before anything is done about it."""
         tenant = one_pass.tenant
-        if not tenant.is_answered or one_pass.committed.setback is not None:
+        if not tenant.is_answered:
             return
         finding = assess(tenant, one_pass.containers, self._now(), self._rules)
-        if finding.state is not State.RUNNING:
+        seen = finding.container
+        is_explained = one_pass.committed.setback is not None and (
+            seen is None or not has_fallen_back(tenant, seen)
+        )
+        if finding.state is not State.RUNNING and not is_explained:
             await self._commit(one_pass, finding)
 
     async def _act(self, one_pass: "_Pass") -> None:
@@ -268,6 +272,10 @@ class Reconciler:
             one_pass.come_back(finding.look_at)
         if _has_succeeded(finding):
             one_pass.tenant = replace(one_pass.tenant, setback=None)
+        setback = one_pass.tenant.setback
+        next_attempt_at = setback.next_attempt_at if setback is not None else None
+        if next_attempt_at is not None and next_attempt_at > self._now():
+            one_pass.come_back(next_attempt_at)
         await self._commit(one_pass, finding)
         if finding.reason is Reason.DELETED:
             self._observed_at.pop(one_pass.tenant.tenant_id, None)

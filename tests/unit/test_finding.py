@@ -13,6 +13,7 @@ from consumer.model import (
     Desired,
     Health,
     Reason,
+    Resources,
     RestartPolicy,
     Role,
     Setback,
@@ -43,6 +44,13 @@ LOOPING = replace(
     status=make_status(
         state=State.FAILED, reason=Reason.CRASH_LOOP, container=report(seen(restart_count=5))
     ),
+)
+
+ROLLED_BACK = replace(
+    WANTED,
+    setback=SETBACK,
+    fingerprint="new",
+    status=make_status(reason=Reason.ROLLED_BACK, container=report(seen())),
 )
 
 
@@ -209,6 +217,27 @@ LOOPING = replace(
             State.RUNNING,
             Reason.ROLLED_BACK,
             id="the former runs in place of the new",
+        ),
+        pytest.param(
+            replace(WANTED, setback=SETBACK),
+            seen(resources=Resources(1, 1)),
+            State.RUNNING,
+            Reason.ROLLED_BACK,
+            id="the former limits hold in place of the new",
+        ),
+        pytest.param(
+            ROLLED_BACK,
+            seen(STATUS.EXITED, exit_code=3, restart_policy=NO),
+            State.FAILED,
+            Reason.EXITED,
+            id="the fallback ended",
+        ),
+        pytest.param(
+            replace(ROLLED_BACK, status=make_status(reason=Reason.ROLLED_BACK)),
+            seen(STATUS.EXITED, exit_code=3, restart_policy=NO),
+            State.FAILED,
+            Reason.PORT_CONFLICT,
+            id="the fallback could not be brought back",
         ),
         pytest.param(
             replace(WANTED, desired=Desired.STOPPED),

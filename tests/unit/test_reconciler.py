@@ -35,6 +35,9 @@ OLD, NEW = make_spec(image="nginx:1"), make_spec(image="nginx:2")
 NO_START = EngineError(Reason.START_FAILED, "failed to start container: no", is_transient=True)
 NO_STOP = EngineError(Reason.STOP_FAILED, "failed to stop container: no", is_transient=True)
 NO_RESTART = RestartPolicy("no")
+NO_CHANGE = EngineError(
+    Reason.INSUFFICIENT_RESOURCES, "failed to change container: no", is_transient=True
+)
 NEVER = EngineError(Reason.CREATE_FAILED, "failed to create container: bad", is_transient=False)
 
 
@@ -98,6 +101,7 @@ class Bench:
 
 
 STARTED = ("running", "started")
+ROLLED_BACK = ("running", "rolled_back")
 
 
 @pytest.fixture
@@ -392,6 +396,52 @@ async def test_a_deleted_tenant_is_not_told_gone_while_something_is_left(bench: 
     assert failed == ("failed", "stop_failed")
     assert bench.engine.containers() == ()
     assert (await bench.told())[-1] == ("stopped", "deleted")
+
+
+async def test_limits_that_cannot_be_changed_are_told_as_rolled_back(bench: Bench) -> None:
+    """The former limits hold, the cause is told and counted, and the change is tried again."""
+    old = await bench.running()
+    bench.engine.fail("adjust", NO_CHANGE)
+    await bench.want(EventKind.UPDATED, make_spec(image="nginx:1", resources=Resources(250, 64)))
+    await bench.one_pass()
+    limits_between = bench.engine.only.resources
+
+    await bench.settle()
+
+    assert limits_between == old.resources
+    assert bench.engine.only.resources == Resources(250, 64)
+    rolled_back, updated = (await bench.bodies())[1:]
+    assert (rolled_back["reason"], updated["reason"]) == ("rolled_back", "updated")
+    assert NO_CHANGE.args[0] in str(rolled_back["message"])
+    assert (rolled_back["will_retry"], updated["changes"]) == (True, ["resources"])
+    assert bench.failures(Reason.INSUFFICIENT_RESOURCES) == 1
+
+
+async def test_a_fallback_stopped_by_hand_is_told_and_runs_again(bench: Bench) -> None:
+    """That an update was rolled back does not hide what becomes of the former container."""
+    await bench.running()
+    bench.engine.missing_images = {"nginx:2"}
+    await bench.want(EventKind.UPDATED, NEW)
+    await bench.one_pass()
+    bench.engine.stop_by_hand(bench.engine.only)
+
+    await bench.one_pass()
+    bench.clock.advance(1)
+    await bench.one_pass()
+
+    assert bench.engine.only.status is ContainerStatus.RUNNING
+    assert (await bench.told())[2:] == [("stopped", "stopped_externally"), ROLLED_BACK]
+
+
+async def test_a_wake_in_between_does_not_put_off_the_next_try(bench: Bench) -> None:
+    """Engine events follow a rollback at once; the retry is due when it was told to be."""
+    await bench.running()
+    bench.engine.missing_images = {"nginx:2"}
+    await bench.want(EventKind.UPDATED, NEW)
+    due_at = await bench.one_pass()
+    bench.clock.advance(0.5)
+
+    assert await bench.one_pass() == due_at
 
 
 async def test_a_deleted_tenant_has_no_container(bench: Bench) -> None:
