@@ -8,7 +8,7 @@ import pytest
 from deploy.lab.daemon import Daemon
 from deploy.lab.packages import find
 from deploy.lab.servers import DockerHost, listens
-from tests.e2e.world import World, make_document, shell
+from tests.e2e.world import World, make_document
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -193,32 +193,6 @@ async def test_a_port_of_a_host_process_is_a_conflict(
     assert status["reason"] == "port_conflict"
     assert str(status["message"]).startswith("failed to start container")
     assert left == []
-
-
-async def test_a_failed_update_leaves_the_former_container_running(world: World) -> None:
-    """Without regret: what ran runs on, and the status says so (weaknesses 23, 24)."""
-    before = await world.run_tenant("regret")
-
-    event_id = await world.publisher.update(
-        make_document("regret", container={"command": ["/no/such/program"]})
-    )
-    status = await world.subscriber.expect("regret", event_id=event_id)
-
-    assert (status["state"], status["reason"]) == ("running", "rolled_back")
-    assert "failed to start container" in str(status["message"])
-    assert status["container"]["id"] == before["container"]["id"]  # type: ignore[index]  # dicts
-    assert world.containers("regret") == [before["container"]["id"]]  # type: ignore[index]
-
-
-async def test_a_replacement_that_dies_at_once_is_rolled_back(world: World) -> None:
-    """One that starts and ends is no success either."""
-    before = await world.run_tenant("relapse")
-
-    event_id = await world.publisher.update(make_document("relapse", container=shell("exit 9")))
-    status = await world.subscriber.expect("relapse", event_id=event_id)
-
-    assert (status["state"], status["reason"]) == ("running", "rolled_back")
-    assert world.inspect("relapse", ".Id") == before["container"]["id"]  # type: ignore[index]
 
 
 async def test_a_failed_tenant_is_mended_by_an_update(world: World) -> None:

@@ -1,0 +1,67 @@
+"""A client that asks a published port again and again, and knows for how long nobody answered."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+_PAUSE_SECONDS: Final = 0.005
+_ANSWER_SECONDS: Final = 0.25
+"""A request that takes longer is given up and sent anew: its server went while it was asked."""
+
+
+class Poller:
+    """What a client sees of one port."""
+
+    def __init__(self, address: str, port: int, path: str) -> None:
+        self._place = (address, port)
+        self._request = f"GET {path} HTTP/1.0\r\n\r\n".encode()
+        self._last_answer_at = time.monotonic()
+        self._gap_seconds = 0.0
+        self.last_answer = ""
+        self.failures = 0
+
+    @property
+    def longest_gap_seconds(self) -> float:
+        """The longest time between two answers, the time since the last one included."""
+        return max(self._gap_seconds, time.monotonic() - self._last_answer_at)
+
+    def forget(self) -> None:
+        """Begin anew to measure."""
+        self._last_answer_at, self._gap_seconds, self.failures = time.monotonic(), 0.0, 0
+
+    async def run(self) -> None:
+        """Ask, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    answer = await self._ask()
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                self.failures += 1
+            else:
+                now = time.monotonic()
+                self._gap_seconds = max(self._gap_seconds, now - self._last_answer_at)
+                self._last_answer_at, self.last_answer = now, answer
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _ask(self) -> str:
+        reader, writer = await asyncio.open_connection(*self._place)
+        try:
+            writer.write(self._request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in head:
+                raise ConnectionError(head.decode(errors="replace"))
+            return (await reader.read()).decode()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def polling(address: str, port: int, path: str = "/") -> AsyncIterator[Poller]:
+    """Have a client poll the port for the length of the block."""
+    poller = Poller(address, port, path)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(poller.run(), name=f"poll {port}")
+        yield poller
+        task.cancel()
