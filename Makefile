@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak check static unit format clean
+.PHONY: help demo run test soak bench check static unit format clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -23,6 +23,9 @@ test: $(READY) ## every test, on servers of their own (ARGS="-k oom" for some)
 soak: $(READY) ## random events under random trouble, 20 minutes (SEED=1, SECONDS=1200)
 	@$(BIN)/python -m deploy.lab.packages
 	@$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),1200)
+
+bench: $(READY) ## what we cost, against bare scripts on the same servers (ARGS=--quick)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, unit tests; under 30 s
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync static unit

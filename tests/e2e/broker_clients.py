@@ -71,10 +71,11 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A status event as it came: the body, and what was around it."""
+    """A status event as it came: the body, what was around it, and when (`time.monotonic`)."""
 
     status: Status
     message: AbstractIncomingMessage
+    at: float
 
 
 class Subscriber:
@@ -84,14 +85,17 @@ class Subscriber:
         self._heard: defaultdict[str, list[Heard]] = defaultdict(list)
         self._next: defaultdict[str, int] = defaultdict(int)
         self._arrivals: defaultdict[str, list[int]] = defaultdict(list)
+        self._has_news = asyncio.Event()
 
     async def hear(self, message: AbstractIncomingMessage) -> None:
         """Keep a status event; what is not greater than the last heard of its tenant is dropped."""
+        at = time.monotonic()
         status: Status = json.loads(message.body)
         self._arrivals[str(status["tenant_id"])].append(_sequence(status))
         heard = self._heard[str(status["tenant_id"])]
         if not heard or _sequence(status) > _sequence(heard[-1].status):
-            heard.append(Heard(status, message))
+            heard.append(Heard(status, message, at))
+            self._has_news.set()
 
     async def expect(self, tenant_id: str, *, timeout: float = 20.0, **fields: object) -> Status:
         """Wait for the tenant's next status event with these fields, passing over others.
@@ -111,10 +115,15 @@ class Subscriber:
                 if fields.items() <= heard[index].status.items():
                     self._next[tenant_id] = index + 1
                     return heard[index]
-            if time.monotonic() > deadline:
+            # No await since the look: what is heard from now on sets it again.
+            self._has_news.clear()
+            try:
+                await asyncio.wait_for(self._has_news.wait(), deadline - time.monotonic())
+            except TimeoutError:
                 seen = self._describe(tenant_id)
-                raise AssertionError(f"{tenant_id}: no {fields} within {timeout} s; seen:\n{seen}")
-            await asyncio.sleep(_LOOK_SECONDS)
+                raise AssertionError(
+                    f"{tenant_id}: no {fields} within {timeout} s; seen:\n{seen}"
+                ) from None
 
     def statuses(self, tenant_id: str) -> list[Status]:
         """Return all status events heard of the tenant, oldest first."""

@@ -8,19 +8,25 @@ from typing import Final
 
 _PAUSE_SECONDS: Final = 0.005
 _ANSWER_SECONDS: Final = 0.25
-"""A request that takes longer is given up and sent anew: its server went while it was asked."""
 
 
 class Poller:
-    """What a client sees of one port."""
+    """What a client sees of one port.
 
-    def __init__(self, address: str, port: int, path: str) -> None:
+    A request that takes longer than `answer_seconds` is given up and sent anew: its server went
+    while it was asked.
+    """
+
+    def __init__(self, address: str, port: int, path: str, answer_seconds: float) -> None:
         self._place = (address, port)
+        self._answer_seconds = answer_seconds
         self._request = f"GET {path} HTTP/1.0\r\n\r\n".encode()
         self._last_answer_at = time.monotonic()
         self._gap_seconds = 0.0
         self.last_answer = ""
         self.failures = 0
+        self.is_answered = False
+        """Whether the last request was answered."""
 
     @property
     def longest_gap_seconds(self) -> float:
@@ -35,14 +41,15 @@ class Poller:
         """Ask, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     answer = await self._ask()
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 self.failures += 1
+                self.is_answered = False
             else:
                 now = time.monotonic()
                 self._gap_seconds = max(self._gap_seconds, now - self._last_answer_at)
-                self._last_answer_at, self.last_answer = now, answer
+                self._last_answer_at, self.last_answer, self.is_answered = now, answer, True
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _ask(self) -> str:
@@ -58,9 +65,11 @@ class Poller:
 
 
 @asynccontextmanager
-async def polling(address: str, port: int, path: str = "/") -> AsyncIterator[Poller]:
+async def polling(
+    address: str, port: int, path: str = "/", *, answer_seconds: float = _ANSWER_SECONDS
+) -> AsyncIterator[Poller]:
     """Have a client poll the port for the length of the block."""
-    poller = Poller(address, port, path)
+    poller = Poller(address, port, path, answer_seconds)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(poller.run(), name=f"poll {port}")
         yield poller

@@ -1,0 +1,87 @@
+"""`make bench`: what the consumer costs, measured against the engine and the broker without it.
+
+Each row runs its floor (the same work by a bare script on the same servers) and ours by turns in
+one run, so that both meet the same machine. A row is a module beside this one, listed in `ROWS`.
+Prints a table and keeps every sample in a JSON file. Exit code 1 only when nothing could be
+measured: a target that was missed is said in the table.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from deploy.lab.packages import LabError
+from deploy.lab.surroundings import Surroundings, surroundings
+from tests.bench import replacement, startup
+from tests.bench.report import Measured, Row, machine, table, write
+from tests.bench.stand import Stand, stand
+
+ROWS: Final[tuple[Row[Stand], ...]] = (startup.ROW, replacement.ROW)
+
+
+def main() -> int:
+    """Measure the chosen rows; return the exit code."""
+    chosen = _arguments()
+    # What is torn down at the end is nobody's trouble.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
+    try:
+        with (
+            surroundings(lambda line: _say(f"==> {line}")) as around,
+            tempfile.TemporaryDirectory(prefix="landlord-bench-") as folder,
+        ):
+            _leave_environment()
+            rows = [row for row in ROWS if row.name in chosen.rows]
+            asyncio.run(_measure(around, Path(folder), rows, is_quick=chosen.quick, out=chosen.out))
+    except LabError as error:
+        print(f"make bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--out", type=Path, default=Path(".lab/bench"), help="folder of the JSON")
+    chosen = parser.parse_args()
+    chosen.rows = chosen.rows or names
+    if unknown := [name for name in chosen.rows if name not in names]:
+        parser.error(f"no row {unknown[0]!r}; there are {', '.join(names)}")
+    return chosen
+
+
+async def _measure(
+    around: Surroundings, folder: Path, rows: list[Row[Stand]], *, is_quick: bool, out: Path
+) -> None:
+    measured: list[Measured] = []
+    async with stand(around, folder) as place:
+        for row in rows:
+            rounds = row.quick_rounds if is_quick else row.rounds
+            _say(f"==> {row.name}: {row.title} ({rounds} rounds)")
+            measured.append(await row.measure(place, rounds))
+        about = await machine(place.docker)
+    print(f"\n{table(measured)}\n\n{about}")
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    print(f"samples: {write(out / f'{when}.json', about, measured)}")
+
+
+def _leave_environment() -> None:
+    """Keep the settings of the caller's shell away from the consumer that is measured."""
+    for name in list(os.environ):
+        if name.startswith(("LANDLORD_", "DOCKER_")):
+            del os.environ[name]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Samples become medians with their spread, a table, and a JSON file; knows no server."""
+
+import json
+import os
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final, Generic, TypeVar
+
+from aiodocker import Docker
+from typing_extensions import override
+
+_HEAD: Final = ("what", "floor", "ours", "ratio", "more", "target", "met")
+_GIB: Final = 2**30
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a row is to reach at the median, in seconds and as a ratio; both have to hold."""
+
+    most_ratio: float | None = None
+    most_more_seconds: float | None = None
+
+    def is_met(self, floor: float, ours: float) -> bool:
+        """Whether ours is good enough for this floor."""
+        is_near = self.most_ratio is None or ours <= self.most_ratio * floor
+        is_short = self.most_more_seconds is None or ours - floor <= self.most_more_seconds
+        return is_near and is_short
+
+    @override
+    def __str__(self) -> str:
+        parts = []
+        if self.most_ratio is not None:
+            parts.append(f"≤ {self.most_ratio:.2f}")
+        if self.most_more_seconds is not None:
+            parts.append(f"≤ {_milliseconds(self.most_more_seconds)} more")
+        return ", ".join(parts) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The samples of one row, in seconds, in the order in which they were taken."""
+
+    name: str
+    title: str
+    target: Target
+    floor: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ours) / median(self.floor)
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[T]):
+    """One line of the table: what it measures on a place, and how often."""
+
+    name: str
+    title: str
+    target: Target
+    rounds: int
+    quick_rounds: int
+    floor: Callable[[T, int], Awaitable[float]]
+    """Makes the n-th round of the floor; returns its seconds."""
+    ours: Callable[[T, int], Awaitable[float]]
+
+    async def measure(self, place: T, rounds: int) -> Measured:
+        """Run floor and ours by turns, each first in every second round; one round warms up."""
+        measured = Measured(self.name, self.title, self.target)
+        await self.floor(place, 0)
+        await self.ours(place, 0)
+        for number in range(1, rounds + 1):
+            turns = [(self.floor, measured.floor), (self.ours, measured.ours)]
+            for run, samples in turns if number % 2 else reversed(turns):
+                samples.append(await run(place, number))
+        return measured
+
+
+def table(measured: Sequence[Measured]) -> str:
+    """Return the table, as Markdown."""
+    lines = [_HEAD, tuple("---" for _ in _HEAD), *(_cells(row) for row in measured)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(_HEAD))]
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
+
+
+def _cells(row: Measured) -> tuple[str, ...]:
+    floor, ours = median(row.floor), median(row.ours)
+    return (
+        row.title,
+        _spread(row.floor),
+        _spread(row.ours),
+        f"{row.ratio:.2f}",
+        _milliseconds(ours - floor),
+        str(row.target),
+        "yes" if row.target.is_met(floor, ours) else "no",
+    )
+
+
+def _spread(samples: Sequence[float]) -> str:
+    """Return the median, and between which values half of the samples lie."""
+    low, middle, high = quantiles(samples, n=4)
+    return f"{_milliseconds(middle)} ({low * 1000:.0f} to {high * 1000:.0f})"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+async def machine(docker: Docker) -> str:
+    """Return in one line what it ran on."""
+    told = await docker.system.info()
+    return (
+        f"{os.cpu_count()} cores ({_processor()}), "
+        f"{told['MemTotal'] / _GIB:.0f} GiB, Linux {platform.release()}, "
+        f"Docker {told['ServerVersion']} ({told['Driver']}), Python {platform.python_version()}"
+    )
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def write(place: Path, about: str, measured: Sequence[Measured]) -> Path:
+    """Keep every sample; return where."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{**asdict(row), "ratio": row.ratio} for row in measured]
+    place.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    return place
