@@ -17,7 +17,16 @@ from consumer.errors import LedgerError
 from consumer.intake import Intake
 from consumer.messages import Delivery, decode_tenant_event
 from consumer.metrics import Metrics
-from consumer.model import Container, ContainerStatus, Desired, Role, State, Tenant, TenantId
+from consumer.model import (
+    Container,
+    ContainerStatus,
+    Desired,
+    Reason,
+    Role,
+    State,
+    Tenant,
+    TenantId,
+)
 from consumer.outbox import Outbox
 from consumer.reconciler import Backoff, Reconciler
 from consumer.watcher import Watcher
@@ -142,7 +151,7 @@ class World:
     async def _is_quiet(self) -> bool:
         depth, _ = await self.ledger.outbox_depth()
         tenants = await self.ledger.list_for_resync()
-        is_settled = all(tenant.is_answered and tenant.setback is None for tenant in tenants)
+        is_settled = all(tenant.is_answered and not _is_to_be_retried(tenant) for tenant in tenants)
         return is_settled and depth == 0 and not self.broker.has_deliveries and not self.to_come
 
     async def relived(self) -> AsyncIterator["World"]:
@@ -181,14 +190,31 @@ class World:
         """Assert that the newest intention holds, whole and alone, and that all of it was told."""
         tenant = await self.tenant(tenant_id)
         _check_containers(tenant, self.engine.containers(tenant_id))
-        assert self.engine.most_alive <= 1
-        told = self.told(tenant_id)
-        sequences = [status["sequence"] for status in told]
-        assert sequences == list(range(tenant.sequence - len(told) + 1, tenant.sequence + 1))
+        self._check_told(tenant, event_id)
         assert tenant.status is not None
         assert tenant.status.state is _STATES[tenant.desired]
+
+    async def check_rolled_back(self, former: Container, event_id: str | None) -> None:
+        """Assert that the former container runs, alone, and that this was the last word."""
+        tenant = await self.tenant(former.tenant_id)
+        (container,) = self.engine.containers(former.tenant_id)
+        assert (container.container_id, container.role) == (former.container_id, Role.CURRENT)
+        assert container.status is ContainerStatus.RUNNING
+        self._check_told(tenant, event_id)
+        assert tenant.status is not None
+        assert tenant.status.reason is Reason.ROLLED_BACK
+
+    def _check_told(self, tenant: Tenant, event_id: str | None) -> None:
+        assert self.engine.most_alive <= 1
+        told = self.told(tenant.tenant_id)
+        sequences = [status["sequence"] for status in told]
+        assert sequences == list(range(tenant.sequence - len(told) + 1, tenant.sequence + 1))
         assert event_id in [status["event_id"] for status in told]
         assert "missing" not in [status["reason"] for status in told]
+
+
+def _is_to_be_retried(tenant: Tenant) -> bool:
+    return tenant.setback is not None and tenant.setback.next_attempt_at is not None
 
 
 async def _pause(length: int) -> None:

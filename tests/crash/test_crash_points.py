@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from consumer.errors import EngineError
 from consumer.messages import Delivery
+from consumer.model import Reason
 from tests.builders import make_bare_delivery, make_delivery, make_document
 from tests.crash.spine import CUTS, Cut, World, loop_now
 from tests.fakes.ledger import InlineLedger
@@ -24,6 +26,7 @@ SUSPENDED = make_bare_delivery(3, "tenant.suspended")
 RESUMED = make_bare_delivery(4, "tenant.resumed")
 DELETED = make_bare_delivery(5, "tenant.deleted")
 AGAIN = make_delivery(6)
+NO_START = EngineError(Reason.START_FAILED, "failed to start container: no", is_transient=False)
 
 SCENARIOS = [
     pytest.param([], CREATED, id="create"),
@@ -68,6 +71,26 @@ async def test_cut_anywhere_it_comes_to_the_newest_intention(
         await again.live(event) or await again.live()
 
         await again.check(event.message_id)
+        if not again.has_been_cut:
+            break
+
+    assert nth > 3
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+async def test_cut_anywhere_a_failing_update_is_rolled_back(world: World, cut: Cut) -> None:
+    """Whichever call is cut, also of the rollback, the former container runs and it is told so."""
+    await world.live(CREATED)
+    former = world.engine.only
+
+    nth = 0
+    async for again in world.relived():
+        nth += 1
+        again.engine.broken_images = {"nginx:2": NO_START}
+        cut(again, nth)
+        await again.live(UPDATED) or await again.live()
+
+        await again.check_rolled_back(former, UPDATED.message_id)
         if not again.has_been_cut:
             break
 
