@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.lab.servers import Broker, DockerHost
+from deploy.lab.servers import Broker, DockerHost, free_port
 from tests.e2e.broker_clients import Status
 from tests.e2e.world import World, make_document, own_world
 from tests.faults.proxy import Fate, Proxy, Request, proxy
@@ -69,14 +69,15 @@ class Trap:
 async def bench(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> AsyncIterator[Bench]:
     """Run a consumer behind two proxies."""
     engine_place, front = Path(docker_host.url.removeprefix("unix://")), tmp_path / "engine.sock"
+    port = free_port()
     async with (
         proxy(engine_place, front) as to_engine,
-        proxy(("127.0.0.1", broker.port), ("127.0.0.1", broker.port + 1)) as to_broker,
+        proxy(("127.0.0.1", broker.port), ("127.0.0.1", port)) as to_broker,
         own_world(
             broker,
             docker_host,
             tmp_path,
-            broker_url=broker.url.replace(str(broker.port), str(broker.port + 1)),
+            broker_url=broker.url.replace(str(broker.port), str(port)),
             docker_url=f"unix://{front}",
             COMPUTE__DOCKER__SECRETS_DIR=str(tmp_path / "secrets"),
         ) as world,
@@ -92,6 +93,9 @@ async def publish(world: World, kind: str, tenant_id: str) -> str:
     if kind in ("created", "updated"):
         document = make_document(tenant_id, container=own_container(kind))
         return await world.publisher.publish(kind, document)
+    if kind == ROLLED_BACK:
+        document = make_document(tenant_id, container={"command": ["/no/such/program"]})
+        return await world.publisher.update(document)
     return await world.publisher.tell(kind, tenant_id)
 
 
@@ -113,6 +117,10 @@ async def prepare(bench: Bench, kind: str, tenant_id: str) -> None:
         await world.subscriber.expect(tenant_id, event_id=event_id)
 
 
+ROLLED_BACK, FAILED_START = "rolled_back", 5
+"""An update that fails, and its request at which it does: before it come one creation, two new
+names and a stop, as in every update.
+"""
 ENDS = {
     "created": ("running", 1),
     "updated": ("running", 1),
@@ -126,7 +134,26 @@ ENDS = {
 @pytest.mark.parametrize("kind", list(ENDS))
 async def test_killed_at_each_request_to_the_engine(bench: Bench, kind: str, fate: Fate) -> None:
     """Wherever it is killed, the event is answered and one container or none is left."""
-    nth, is_held = 0, True
+    async for tenant, status in killed_at_each_request(bench, kind, fate):
+        assert_ended_well(bench.world, tenant, status, *ENDS[kind])
+
+
+async def test_killed_at_each_request_of_a_rollback(bench: Bench) -> None:
+    """Wherever it is killed, the former container runs again, alone, and it is told so."""
+    way_back = killed_at_each_request(bench, ROLLED_BACK, Fate.HOLD_REPLY, first=FAILED_START)
+    async for tenant, status in way_back:
+        assert_ended_well(bench.world, tenant, status, "running", 1)
+        assert status["reason"] == "rolled_back"
+
+
+async def killed_at_each_request(
+    bench: Bench, kind: str, fate: Fate, *, first: int = 1
+) -> AsyncIterator[tuple[str, Status]]:
+    """Go through an event of this kind again and again, each time killed at a later request.
+
+    Give the tenant and the answer each time; at last that of a tenant whose consumer lived.
+    """
+    nth, is_held = first - 1, True
     while is_held:
         nth += 1
         tenant = f"{kind}-{nth}"
@@ -139,13 +166,12 @@ async def test_killed_at_each_request_to_the_engine(bench: Bench, kind: str, fat
             await bench.kill_and_start()
         status = await bench.world.subscriber.expect(tenant, event_id=event_id, timeout=30)
 
-        assert_ended_well(bench.world, tenant, kind, status)
-    assert nth > 1, "nothing was ever held"
+        yield tenant, status
+    assert nth > first, "nothing was ever held"
 
 
-def assert_ended_well(world: World, tenant_id: str, kind: str, status: Status) -> None:
+def assert_ended_well(world: World, tenant_id: str, status: Status, state: str, count: int) -> None:
     """What is told is true, complete and in order; nothing is doubled or left over."""
-    state, count = ENDS[kind]
     containers = world.containers(tenant_id)
     assert (status["state"], len(containers)) == (state, count)
     if count:
