@@ -173,7 +173,7 @@ def _towards_running(
         return _keep_running(tenant, matching[0], now, rules)
     if tenant.spec is None or is_held_back(tenant, now):
         return _keep_running(tenant, others[0], now, rules) if others else Nothing()
-    if others and tenant.setback is None and _was_put_aside(tenant, others[0]):
+    if others and tenant.setback is None and _was_put_aside(tenant, others[0], rules):
         return Start(others[0])
     return Create(Role.SUCCESSOR if others else Role.CURRENT, tenant.spec)
 
@@ -183,14 +183,14 @@ def _replace(
 ) -> Action:
     """Bring a replacement one step on, or back if the predecessor is wanted again."""
     if wanted.role is Role.PREDECESSOR and wanted.status is not ContainerStatus.CREATED:
-        return _call_off(tenant, wanted, other)
+        return _call_off(tenant, wanted, other, rules)
     return _hand_over(tenant, wanted, other, now, rules)
 
 
-def _call_off(tenant: Tenant, wanted: Container, unwanted: Container) -> Action:
+def _call_off(tenant: Tenant, wanted: Container, unwanted: Container, rules: Rules) -> Action:
     if unwanted.status in ALIVE:
         return Stop(unwanted)
-    return Start(wanted) if _was_put_aside(tenant, wanted) else Remove(unwanted)
+    return Start(wanted) if _was_put_aside(tenant, wanted, rules) else Remove(unwanted)
 
 
 def _hand_over(
@@ -215,7 +215,7 @@ def _hand_over(
 
 
 def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
-    if _was_put_aside(tenant, container):
+    if _was_put_aside(tenant, container, rules):
         return Start(container)
     if container.role is not Role.CURRENT:
         return Rename(container, Role.CURRENT)
@@ -257,14 +257,25 @@ def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
     return Adjust(container, spec) if has_other_limits(tenant, container) else Nothing()
 
 
-def _was_put_aside(tenant: Tenant, container: Container) -> bool:
+def _was_put_aside(tenant: Tenant, container: Container, rules: Rules) -> bool:
     """Whether we stopped it to make room for a successor, and it is to run again.
 
-    One that had ended before, and would not be restarted, is left as it was.
+    One that had ended before, and would not be restarted, is left as it was; so is one that we
+    started again and that ended at once.
     """
     if container.role is not Role.PREDECESSOR or container.status is not ContainerStatus.EXITED:
         return False
+    if _was_in_vain(tenant, container, rules):
+        return False
     return is_restored(tenant, container) or _was_told_up(tenant, container)
+
+
+def _was_in_vain(tenant: Tenant, container: Container, rules: Rules) -> bool:
+    told = tenant.status.container if tenant.status is not None else None
+    is_told_run = told is not None and told.started_at == container.started_at
+    if is_told_run or container.started_at is None or container.finished_at is None:
+        return False
+    return (container.finished_at - container.started_at).total_seconds() < rules.settle_seconds
 
 
 def _was_told_up(tenant: Tenant, container: Container) -> bool:

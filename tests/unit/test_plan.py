@@ -296,6 +296,12 @@ NO = RestartPolicy("no")
             id="ended before it was put aside: stays so",
         ),
         pytest.param(
+            tenant(status=told(State.RUNNING, Reason.STARTED, s)),
+            [replace(b, started_at=NOW, finished_at=NOW + timedelta(seconds=0.2))],
+            Create(Role.SUCCESSOR, SPEC),
+            id="started again and ended at once: nobody waits for it",
+        ),
+        pytest.param(
             tenant(setback=FOR_GOOD, status=told(State.RUNNING, Reason.ROLLED_BACK, old())),
             [old(ContainerStatus.EXITED, restart_policy=NO)],
             Nothing(),
