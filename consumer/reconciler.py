@@ -284,7 +284,7 @@ class Reconciler:
         """Commit the status that the finding calls for, and what the next pass has to know."""
         tenant = one_pass.tenant
         status = tell(tenant, finding, self._now())
-        if status is not None and tenant.setback is None:
+        if status is not None and not _comes_from(tenant.setback, finding):
             message = await self._with_last_words(status.message, finding)
             status = replace(status, message=message)
         applied = tenant.spec if _has_reached(tenant, finding) else tenant.applied
@@ -396,6 +396,11 @@ def _with_applied_known(tenant: Tenant, before: Container) -> Tenant:
         return tenant
     was = replace(tenant.spec, resources=before.resources, restart_policy=before.restart_policy)
     return replace(tenant, applied=was)
+
+
+def _comes_from(setback: Setback | None, finding: Finding) -> bool:
+    """Whether the finding says again what a failed try, or what was given up, said already."""
+    return setback is not None and finding.message == setback.message
 
 
 def _unreachable(tenant: Tenant) -> Finding:

@@ -1,8 +1,6 @@
 """The instruments: the contract's names, from the start at 0, in both formats."""
 
 import re
-import shutil
-import subprocess
 
 import pytest
 from prometheus_client import REGISTRY
@@ -154,21 +152,3 @@ def test_the_format_is_what_was_asked_for(
 
     assert told.startswith(content_type)
     assert (body.decode().splitlines()[-1] == "# EOF") is (last_line is not None)
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_finds_nothing_to_complain_about() -> None:
-    """`promtool check metrics` accepts names, kinds and help of everything exposed."""
-    metrics = Metrics(version="1")
-    metrics.engine_request_seconds.labels(operation="create", outcome="ok").observe(0.01)
-
-    verdict = subprocess.run(
-        ["promtool", "check", "metrics"],
-        input=render(metrics),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=10,
-    )
-
-    assert (verdict.returncode, verdict.stdout, verdict.stderr) == (0, "", "")
