@@ -24,7 +24,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 async def test_docker_host_never_falls_back(
     broker: Broker, docker_host: DockerHost, tmp_path: Path
 ) -> None:
-    """One that nobody listens at is told, though the file names an engine that would answer."""
+    """One that nobody listens at is told, though the file names an engine that would answer.
+
+    (checklist 16)
+    """
     settings = settings_of(fresh_names(), broker, docker_host, tmp_path)
 
     done = command("check", "--json", folder=tmp_path, DOCKER_HOST="unix:///no/where", **settings)
@@ -38,7 +41,7 @@ async def test_docker_host_never_falls_back(
 async def test_clear_text_to_an_engine_elsewhere_is_warned_of(
     broker: Broker, docker_host: DockerHost, tmp_path: Path
 ) -> None:
-    """Before anything is asked there."""
+    """Before anything is asked there (checklist 15)."""
     settings = settings_of(fresh_names(), broker, docker_host, tmp_path)
     url = f"tcp://{docker_host.address}:2375"
 
@@ -51,7 +54,10 @@ async def test_clear_text_to_an_engine_elsewhere_is_warned_of(
 async def test_an_engine_in_a_container_may_come_late(
     broker: Broker, docker_host: DockerHost, docker: DockerCli, tmp_path: Path
 ) -> None:
-    """The consumer waits for it, says so, and then does what it was asked for meanwhile."""
+    """The consumer waits for it, says so, and then does what it was asked for meanwhile.
+
+    (checklist 15, 23, 25, 53; weakness 49)
+    """
     nested = NestedEngine(docker_host, WEB, ports=(18402,))
     try:
         with consumer_process(broker.url, nested.url, tmp_path) as process:
@@ -94,7 +100,10 @@ async def lacks_only_the_engine(process: ConsumerProcess) -> bool:
 async def test_an_engine_is_reached_by_dockers_own_variables(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DOCKER_HOST and its certificates win over the settings: a tenant runs there, and answers."""
+    """DOCKER_HOST and its certificates win over the settings: a tenant runs there, and answers.
+
+    (checklist 16, 17, 23)
+    """
     with secured_engine(tmp_path) as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.url)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")

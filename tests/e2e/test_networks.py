@@ -29,7 +29,7 @@ def networks(world: World) -> list[str]:
 
 
 async def test_tenants_that_come_at_once_share_one_network(world: World) -> None:
-    """Twenty of them find none, and make one; each is on it and on no other."""
+    """Twenty of them find none, and make one; each is on it and on no other (checklist 18, 19)."""
     tenants = [f"guest-{number}" for number in range(COUNT)]
 
     async with asyncio.TaskGroup() as group:

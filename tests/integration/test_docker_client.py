@@ -66,14 +66,17 @@ async def test_a_peer_that_never_answers_is_unavailable() -> None:
 
 
 async def test_an_address_that_nobody_has_is_unavailable() -> None:
-    """It is told within seconds, though nothing ever comes back (RFC 5737's address)."""
+    """It is told within seconds, though nothing ever comes back (RFC 5737's address).
+
+    (checklist 61; weakness 49)
+    """
     async with opened("tcp://192.0.2.1:2375") as engine, asyncio.timeout(8):
         with pytest.raises(EngineUnavailable, match=r"^failed to connect to docker daemon"):
             await engine.survey()
 
 
 async def test_a_missing_socket_is_told_as_one(tmp_path: Path) -> None:
-    """With what may be the matter."""
+    """With what may be the matter (checklist 27)."""
     async with opened(f"unix://{tmp_path}/none.sock") as engine:
         with pytest.raises(EngineUnavailable, match=r"none\.sock is not there; does Docker run"):
             await engine.facts()

@@ -53,7 +53,10 @@ async def trouble(url: str, tls: ssl.SSLContext | None = None) -> str:
 
 
 async def test_an_engine_is_driven_by_tls(secured: SecuredEngine) -> None:
-    """With the CA and a client certificate: a container's life, and its events."""
+    """With the CA and a client certificate: a container's life, and its events.
+
+    (checklist 15, 17; weakness 48)
+    """
     async with opened(secured.url, secured.context()) as engine:
         async with engine.events() as events:
             started = await run(engine, shell_spec())
@@ -72,7 +75,7 @@ async def test_an_engine_may_go_unverified(secured: SecuredEngine) -> None:
 
 
 async def test_the_certificate_of_another_ca_is_not_trusted(secured: SecuredEngine) -> None:
-    """It is told by the setting to look at."""
+    """It is told by the setting to look at (checklist 17)."""
     words = await trouble(secured.url, secured.context("other-ca"))
 
     assert f"the certificate of {secured.url} is not trusted: " in words
@@ -92,7 +95,7 @@ async def test_the_certificate_of_another_host_is_not_trusted(secured: SecuredEn
 async def test_without_a_certificate_of_its_ca_nobody_is_let_in(
     secured: SecuredEngine, cert: str | None
 ) -> None:
-    """It is told what the engine asks for, also when ours is another CA's."""
+    """It is told what the engine asks for, also when ours is another CA's (checklist 17)."""
     words = await trouble(secured.url, secured.context(cert=cert))
 
     assert "it asks for a client certificate (compute.docker.tls.cert and key)" in words
@@ -123,7 +126,7 @@ def dropped(host: DockerHost) -> Iterator[None]:
 
 
 async def test_dropped_packets_are_told_within_seconds(secured: SecuredEngine) -> None:
-    """Long before a request's own deadline; the next try after that succeeds."""
+    """Long before a request's own deadline; the next try after that succeeds (checklist 61)."""
     async with opened(secured.url, secured.context()) as engine:
         with dropped(secured.host):
             began = time.monotonic()
@@ -172,7 +175,7 @@ def public(docker_host: DockerHost) -> Iterator[Path]:
 
 
 async def test_a_forbidden_socket_is_told_from_a_missing_one(public: Path) -> None:
-    """Each with its own cure, for a user without rights too."""
+    """Each with its own cure, for a user without rights too (checklist 27)."""
     with as_nobody():
         forbidden = await trouble(f"unix://{public}/docker.sock")
         missing = await trouble(f"unix://{public}/none.sock")
@@ -182,7 +185,7 @@ async def test_a_forbidden_socket_is_told_from_a_missing_one(public: Path) -> No
 
 
 async def test_the_sockets_group_is_enough(public: Path) -> None:
-    """A user without rights who is in it drives the engine."""
+    """A user without rights who is in it drives the engine (checklist 27)."""
     socket = public / "docker.sock"
     os.chown(socket, 0, 4242)
 

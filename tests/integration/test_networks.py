@@ -57,7 +57,10 @@ def by_hand(docker: DockerCli, name: str) -> Iterator[str]:
 async def test_a_missing_network_is_made_once(
     docker_host: DockerHost, docker: DockerCli, name: str
 ) -> None:
-    """Many tenants at a time want it; there is one, which bears our label, and they are on it."""
+    """Many tenants at a time want it; there is one, which bears our label, and they are on it.
+
+    (checklist 18, 19; weakness 5)
+    """
     async with joining(docker_host, Network(name=name)) as engine:
         async with asyncio.TaskGroup() as group:
             for number in range(20):
@@ -95,7 +98,10 @@ async def test_two_instances_make_one_network_between_them(
 async def test_tenants_reach_each_other_only_where_set(
     docker_host: DockerHost, docker: DockerCli, name: str, *, is_isolating: bool
 ) -> None:
-    """Isolated tenants get no answer from a neighbour; published ports answer all the same."""
+    """Isolated tenants get no answer from a neighbour; published ports answer all the same.
+
+    (checklist 59)
+    """
     async with joining(docker_host, Network(name=name, is_isolating=is_isolating)) as engine:
         server = await run(engine, shell_spec(SERVING, ports=(PortMapping(8080, PORT),)))
         await engine.prepare(OTHER, shell_spec())
@@ -134,7 +140,7 @@ async def answers(docker: DockerCli, server: Container, client: Container, place
 async def test_a_network_of_that_name_with_another_driver_is_refused(
     docker_host: DockerHost, by_hand: str, name: str
 ) -> None:
-    """It is told by the setting to look at, and nothing is made."""
+    """It is told by the setting to look at, and nothing is made (checklist 19)."""
     async with joining(docker_host, Network(name=name, driver="macvlan")) as engine:
         with pytest.raises(
             EngineError, match="exists with driver 'bridge', wanted is 'macvlan'"
@@ -217,7 +223,7 @@ def lone_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
 async def test_an_overlay_without_a_swarm_is_told_in_the_engines_words(
     lone_host: DockerHost, name: str
 ) -> None:
-    """The engine is there, and says what it lacks."""
+    """The engine is there, and says what it lacks (checklist 20)."""
     async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
         with pytest.raises(EngineError, match="This node is not a swarm manager") as caught:
             await engine.prepare(TENANT_ID, shell_spec())
@@ -236,7 +242,7 @@ def swarm(lone_host: DockerHost) -> DockerCli:
 async def test_an_overlay_is_made_attachable(
     lone_host: DockerHost, swarm: DockerCli, name: str
 ) -> None:
-    """So a container can join it that is no service's."""
+    """So a container can join it that is no service's (checklist 20)."""
     async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
         started = await run(engine, shell_spec())
         shown = swarm.run("network", "inspect", "-f", "{{.Driver}} {{.Attachable}}", name)
@@ -250,7 +256,7 @@ async def test_an_overlay_is_made_attachable(
 async def test_an_overlay_for_services_alone_is_refused(
     lone_host: DockerHost, swarm: DockerCli, name: str
 ) -> None:
-    """Before a container is made that could never start."""
+    """Before a container is made that could never start (checklist 20)."""
     swarm.run("network", "create", "-d", "overlay", name)
     async with joining(lone_host, Network(name=name, driver="overlay")) as engine:
         with pytest.raises(EngineError, match="is an overlay that is not attachable") as caught:

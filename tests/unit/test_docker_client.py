@@ -22,7 +22,10 @@ from consumer.adapters.docker_client import VersionFault, common_version, is_una
 def test_the_newest_version_that_both_know_is_spoken(
     newest: str, oldest: str | None, spoken: str
 ) -> None:
-    """Nothing is asked for whose meaning may have changed since, unless nothing else is known."""
+    """Nothing is asked for whose meaning may have changed since, unless nothing else is known.
+
+    (weakness 47)
+    """
     assert common_version({"ApiVersion": newest, "MinAPIVersion": oldest}) == spoken
 
 

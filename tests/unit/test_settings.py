@@ -47,7 +47,7 @@ def certificates(folder: str = "certs") -> Path:
 
 
 def test_without_file_and_environment_there_are_the_defaults() -> None:
-    """Nothing has to be set; the defaults are the contract's."""
+    """Nothing has to be set; the defaults are the contract's (checklist 14)."""
     settings = load(None, {})
 
     assert settings == Settings()
@@ -171,7 +171,7 @@ def test_a_single_port_may_stand_for_the_list() -> None:
     "host", ["unix:///run/other.sock", "tcp://engine:2375", "tcp://[::1]:2375"]
 )
 def test_docker_host_wins_over_both(host: str) -> None:
-    """DOCKER_HOST counts, whatever file and environment say."""
+    """DOCKER_HOST counts, whatever file and environment say (checklist 16)."""
     settings = loaded(
         "compute: {docker: {host: 'tcp://file:2375'}}",
         LANDLORD_COMPUTE__DOCKER__HOST="tcp://variable:2375",
@@ -315,7 +315,10 @@ def test_a_password_in_the_engines_address_is_not_repeated(host: str) -> None:
 
 
 def test_the_tls_port_without_tls_is_refused() -> None:
-    """Port 2376 is never tried in clear text; the fault says what to set."""
+    """Port 2376 is never tried in clear text; the fault says what to set.
+
+    (checklist 17; weakness 48)
+    """
     (fault,) = faults(DOCKER_HOST="tcp://engine:2376")
 
     assert fault.startswith("compute.docker.host (DOCKER_HOST): port 2376 speaks TLS; set")
