@@ -88,7 +88,10 @@ _AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, Co
 _HINTS: Final = (
     (("port is already allocated", "address already in use"), Reason.PORT_CONFLICT),
     (
-        ("no space left", "cannot allocate memory", "range of cpus", "minimum memory"),
+        (
+            *("no space left", "cannot allocate memory", "range of cpus", "minimum memory"),
+            "unable to set memory limit",
+        ),
         Reason.INSUFFICIENT_RESOURCES,
     ),
     (

@@ -192,18 +192,21 @@ def limits_of(world: World, tenant: str) -> tuple[int, int, int, str]:
 async def test_memory_in_use_is_not_taken_away(world: World) -> None:
     """The engine's refusal is told, the former limit holds; once it can be, it is changed."""
     tenant, port = "hungry", 8134
+    cause = {"reason": "insufficient_resources"}
+    before = await world.consumer.metric("landlord_tenant_failures_total", **cause)
     async with first_version(world, tenant, port) as (first, client):
         name = world.container(tenant)
         world.docker.run("exec", name, "dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=20")
         less = {"cpu": 100, "memory": 12}
         refused = await update(world, tenant, version(1, port), resources=less)
         limits_between = limits_of(world, tenant)
+        after = await world.consumer.metric("landlord_tenant_failures_total", **cause)
         world.docker.run("exec", name, "rm", "/dev/shm/x")
         done = await world.subscriber.expect(tenant, reason="updated", timeout=30)
 
         assert (refused["state"], refused["reason"]) == ("running", "rolled_back")
         assert "still with the former limits: failed to change container" in str(refused["message"])
-        assert (refused["will_retry"], limits_between[1]) == (True, 32)
+        assert (refused["will_retry"], limits_between[1], after) == (True, 32, before + 1)
         assert (done["changes"], limits_of(world, tenant)[1]) == (["resources"], 12)
         assert (container_id(done), client.failures) == (first, 0)
 
