@@ -77,6 +77,7 @@ _NO_COMMAND: Final = "attempted to invoke a command that was not found"
 _BUILT_IN_NETWORKS: Final = frozenset({"bridge", "host", "none", "default"})
 _MARGIN_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.2
+_STALE_ENDPOINT: Final = "endpoint with name"
 _NETWORK_LOOKS: Final = 10
 _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
@@ -464,10 +465,7 @@ class DockerEngine:
             try:
                 await self._ask_to_start(container)
             except Refused as error:
-                if not _lacks_network(error):
-                    raise
-                # Somebody removed it while the container was at rest.
-                await self._join_again(container)
+                await self._mend_network(container, error)
                 await self._ask_to_start(container)
         except (Refused, EngineUnavailable) as error:
             return await self._after_start_failed(container, error)
@@ -480,6 +478,24 @@ class DockerEngine:
                 await handle.unpause()
             else:
                 await handle.start()
+
+    async def _mend_network(self, container: Container, error: Refused) -> None:
+        """Put right what keeps the container off its network; raise the error if that is not it."""
+        if _STALE_ENDPOINT in error.message:
+            # The engine died, and left the container's old connection behind.
+            await self._leave(container)
+        elif not _lacks_network(error):  # somebody removed it while the container was at rest
+            raise error
+        await self._join_again(container)
+
+    async def _leave(self, container: Container) -> None:
+        path = f"networks/{self._network.name}/disconnect"
+        who = {"Container": container.name, "Force": True}
+        with suppress(Refused):  # the start shows whether it helped
+            async with self._client.asking(
+                "network disconnect", self._limits.request_seconds
+            ) as docker:
+                await docker._query_json(path, "POST", data=who)  # noqa: SLF001 - the library looks for the network first
 
     async def _join_again(self, container: Container) -> None:
         """Have the container on the configured network, if that is its own, made anew if missing.

@@ -6,6 +6,7 @@ bytes; a request, or its reply, may be lost or held. `mend` ends the trouble.
 """
 
 import asyncio
+import json
 import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,6 +30,7 @@ class Fate(Enum):
     LOSE_REPLY = "done, its reply lost"
     HOLD = "held on its way"
     HOLD_REPLY = "done, its reply held"
+    REFUSE = "answered here, in the engine's place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Proxy:
         """Decides what becomes of each HTTP request."""
         self.lose_reply_to = b""
         """The reply to the next request that has these bytes is lost, with its connection; once."""
+        self.refusal = (500, "no")
+        """Status and words of the answer to requests that are refused here."""
         self.connections = 0
         """How many connections were taken."""
         self.stalled = 0
@@ -167,6 +171,10 @@ class Proxy:
                 raise _Ended
             if link.fate is Fate.HOLD:
                 await self._hold()
+            if link.fate is Fate.REFUSE:
+                link.near.write(_answer(*self.refusal))
+                await link.near.drain()
+                continue
             await asyncio.sleep(self.delay_seconds)
             await self._may_go.wait()
             link.far.write(link.what_may_pass(chunk))
@@ -250,6 +258,12 @@ class _Link:
 
 class _Ended(Exception):
     """A side ended the connection, or we do."""
+
+
+def _answer(status: int, words: str) -> bytes:
+    body = json.dumps({"message": words}).encode()
+    head = f"HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def _connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID
 from tests.conftest import import_web_image
 from tests.contract.engines import create, run, shell_spec
+from tests.faults.proxy import Fate, Request, proxy
 
 pytestmark = pytest.mark.docker
 
@@ -27,11 +29,16 @@ PORT = 18234
 
 
 @asynccontextmanager
-async def joining(host: DockerHost, network: Network) -> AsyncIterator[DockerEngine]:
-    """Open an adapter whose tenants join the network; take both away."""
+async def joining(
+    host: DockerHost, network: Network, place: Path | None = None
+) -> AsyncIterator[DockerEngine]:
+    """Open an adapter whose tenants join the network; take both away.
+
+    It reaches the engine at `place`, a socket, where there is one.
+    """
     naming, docker = Naming(f"ll-{uuid4().hex[:8]}"), DockerCli(host.url)
     owner = f"{naming.prefix}.owner={naming.prefix}"
-    endpoint = Endpoint(url=host.url)
+    endpoint = Endpoint(url=host.url if place is None else f"unix://{place}")
     try:
         async with DockerEngine(endpoint=endpoint, naming=naming, network=network).opened() as it:
             yield it
@@ -205,6 +212,41 @@ async def test_a_network_that_was_removed_is_made_again_for_the_next_start(
         stopped.container_id,
         ContainerStatus.RUNNING,
     )
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+@pytest.mark.parametrize("own", [False, True], ids=["bridge", "own"])
+async def test_a_connection_that_a_dead_engine_left_is_taken_away(
+    docker_host: DockerHost, docker: DockerCli, name: str, tmp_path: Path, own: bool, has_run: bool
+) -> None:
+    """The container then starts, and is on its network.
+
+    The refusal is what a Docker Engine says of it; no engine here could be made to say so itself.
+    """
+    network, place = Network(name=name) if own else Network(), tmp_path / "proxy.sock"
+    refusals = 0
+
+    async def judge(request: Request) -> Fate:
+        nonlocal refusals
+        if not request.path.endswith("/start") or refusals:
+            return Fate.PASS
+        refusals += 1
+        return Fate.REFUSE
+
+    behind = Path(docker_host.url.removeprefix("unix://"))
+    async with proxy(behind, place) as line, joining(docker_host, network, place) as engine:
+        made = await create(engine, shell_spec())
+        at_rest = await engine.stop(await engine.start(made)) if has_run else made
+        line.refusal = (403, f"endpoint with name {made.name} already exists in network {name}")
+        line.judge = judge
+        started = await engine.start(at_rest)
+        joined = docker.inspect(made.container_id, ".NetworkSettings.Networks")
+
+    assert refusals == 1
+    assert started.status is ContainerStatus.RUNNING
+    assert isinstance(joined, dict)
+    assert list(joined) == [network.name]
+    assert joined[network.name]["IPAddress"]
 
 
 # --- a swarm ----------------------------------------------------------------------------------
