@@ -17,7 +17,7 @@ _PORT: Final = 2375
 _START_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _NAME: Final = "ll-nested-engine"
-_PROGRAMS: Final = {
+PROGRAMS: Final = {
     "/usr": "/usr",
     "/usr/bin": "/bin",
     "/usr/sbin": "/sbin",
@@ -44,7 +44,7 @@ class NestedEngine:
         self._docker = DockerCli(host.url)
         self.address = host.address
         self.url = f"tcp://{host.address}:{_PORT}"
-        mounts = [f"{here}:{within}:ro" for here, within in _PROGRAMS.items()]
+        mounts = [f"{here}:{within}:ro" for here, within in PROGRAMS.items()]
         published = [f"{port}:{port}" for port in (_PORT, *ports)]
         self._docker.run(
             *("create", "--name", _NAME, "-v", "/var/lib/docker", *_RIGHTS),
