@@ -1,7 +1,7 @@
 """Podman's service for Docker's API, on the network of a Docker host, with a store of its own.
 
-It shares that host's address and nothing else; of the machine's own Podman it sees and changes
-nothing.
+It shares that host's address. Of the machine's own Podman it sees nothing, and shares with it only
+what the network plugins keep in /var/lib/cni: which addresses are in use.
 """
 
 import subprocess
