@@ -139,13 +139,12 @@ def _is_news(tenant: Tenant, finding: Finding, reason: Reason) -> bool:
     last = tenant.status
     if last is None or last.state is not finding.state:
         return True
+    attempt = tenant.setback.attempt if tenant.setback is not None else last.attempt
     if finding.state is State.RUNNING:
-        return reason is not Reason.UNCHANGED and (
-            reason is not Reason.ROLLED_BACK or last.reason is not Reason.ROLLED_BACK
-        )
+        is_told = reason is last.reason is Reason.ROLLED_BACK and attempt == last.attempt
+        return reason is not Reason.UNCHANGED and not is_told
     if last.reason is not reason:
         return True
-    attempt = tenant.setback.attempt if tenant.setback is not None else last.attempt
     if attempt != last.attempt:
         return reason is not Reason.ENGINE_UNAVAILABLE
     return (

@@ -18,6 +18,7 @@ from tests.e2e.world import World, consumer_process, make_document, shell, take_
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
 START_TIMEOUT_SECONDS = 8
+RETRY_SECONDS = 6
 HAND_OVER_SECONDS = 5.0
 """Far more than it takes, and less than a container that stays down."""
 UNDECIDED = {"test": ["CMD", "test", "-e", "/ok"], "interval_seconds": 1, "retries": 1}
@@ -30,10 +31,13 @@ PATIENT = {**UNDECIDED, "start_period_seconds": 120}
 def consumer(
     broker: Broker, docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ConsumerProcess]:
-    """Run a consumer that does not wait for health for long."""
+    """Run a consumer that does not wait for health for long, nor hurries to try again."""
     folder = tmp_path_factory.mktemp("consumer")
-    setting = {"RECONCILE__START_TIMEOUT_SECONDS": str(START_TIMEOUT_SECONDS)}
-    with consumer_process(broker.url, docker_host.url, folder, **setting) as process:
+    seconds = {
+        "RECONCILE__START_TIMEOUT_SECONDS": str(START_TIMEOUT_SECONDS),
+        "RECONCILE__RETRY_MIN_SECONDS": str(RETRY_SECONDS),
+    }
+    with consumer_process(broker.url, docker_host.url, folder, **seconds) as process:
         process.start()
         yield process
     asyncio.run(take_away(broker, docker_host, process.names))

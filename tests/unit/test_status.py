@@ -58,6 +58,8 @@ RAN = last(State.RUNNING, Reason.STARTED)
 ASKED = make_tenant()
 AT_REST = make_tenant(answered_revision=1, applied=SPEC, status=RAN)
 
+ROLLED_BACK = replace(AT_REST, status=last(State.RUNNING, Reason.ROLLED_BACK))
+
 
 @pytest.mark.parametrize(
     ("tenant", "finding", "reason"),
@@ -152,6 +154,18 @@ AT_REST = make_tenant(answered_revision=1, applied=SPEC, status=RAN)
             up(),
             Reason.UNCHANGED,
             id="engine back",
+        ),
+        pytest.param(
+            replace(ROLLED_BACK, setback=Setback(1, Reason.PORT_CONFLICT, "8080", NOW)),
+            up(reason=Reason.ROLLED_BACK),
+            None,
+            id="rollback told already",
+        ),
+        pytest.param(
+            replace(ROLLED_BACK, setback=Setback(2, Reason.PORT_CONFLICT, "8080", NOW)),
+            up(reason=Reason.ROLLED_BACK),
+            Reason.ROLLED_BACK,
+            id="second try of the update failed",
         ),
         pytest.param(AT_REST, failed(Reason.EXITED), Reason.EXITED, id="died"),
         pytest.param(
