@@ -180,6 +180,21 @@ def _label_key(key: str, info: ValidationInfo) -> str:
 LabelKey = Annotated[Text, AfterValidator(_label_key)]
 
 
+def _at_most(count: int) -> BeforeValidator:
+    """Refuse more entries with one fault, before each of them is looked at."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | dict) and len(value) > count:
+            raise ValueError(f"has {len(value)} entries, at most {count} are taken")
+        return value
+
+    return BeforeValidator(check)
+
+
+Many: Final = _at_most(1000)
+Some: Final = _at_most(256)
+
+
 def _unique(values: Sequence[str]) -> Sequence[str]:
     twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
@@ -291,6 +306,25 @@ def _env_name(name: str) -> str:
 
 EnvName = Annotated[Text, AfterValidator(_env_name)]
 
+_LONGEST_WORD: Final = 131_071
+"""In bytes, of an argument or of a variable with its value: Linux starts nothing with a longer."""
+
+
+def _word(value: str) -> str:
+    if len(value.encode(errors="surrogatepass")) > _LONGEST_WORD:
+        raise ValueError(f"has to be at most {_LONGEST_WORD} bytes")
+    return value
+
+
+def _env_entries(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if len(f"{name}={value}".encode(errors="surrogatepass")) > _LONGEST_WORD:
+            raise ValueError(f"{name[:80]}=… has to be at most {_LONGEST_WORD} bytes")
+    return env
+
+
+_Word = Annotated[Text, AfterValidator(_word)]
+
 
 def _reference(value: str) -> str:
     parse_image(value)
@@ -302,15 +336,17 @@ class ContainerDocument(_Part):
 
     name: Name = "app"
     image: Annotated[Filled, AfterValidator(_reference)]
-    command: Annotated[list[Text] | None, Nullable] = None
-    args: Annotated[list[Text] | None, Nullable] = None
-    env: Annotated[dict[EnvName, Rendered] | None, Nullable] = None
+    command: Annotated[list[_Word] | None, Many, Nullable] = None
+    args: Annotated[list[_Word] | None, Many, Nullable] = None
+    env: Annotated[
+        Annotated[dict[EnvName, Rendered], AfterValidator(_env_entries)] | None, Many, Nullable
+    ] = None
     ports: Annotated[
-        Annotated[list[PortDocument], AfterValidator(_ports_differ)] | None, Nullable
+        Annotated[list[PortDocument], AfterValidator(_ports_differ)] | None, Some, Nullable
     ] = None
     healthcheck: Annotated[HealthCheckDocument | None, Nullable] = None
     health_check: Annotated[HealthCheckDocument | None, Nullable] = None
-    secrets: Annotated[Annotated[list[Name], AfterValidator(_unique)] | None, Nullable] = None
+    secrets: Annotated[Annotated[list[Name], AfterValidator(_unique)] | None, Some, Nullable] = None
 
     @model_validator(mode="after")
     def _has_one_health_check(self) -> Self:
@@ -395,7 +431,7 @@ _Capability = Annotated[
     Text, BeforeValidator(_capability), _matching(r"[A-Z][A-Z_]*", "has to be a capability")
 ]
 _UlimitName = Annotated[Text, _matching(r"[a-z]{2,12}", "has to be the name of a limit")]
-_Strings = Annotated[list[Filled] | None, Nullable]
+_Strings = Annotated[list[Filled] | None, Some, Nullable]
 
 
 class ProviderConfigDocument(_Part):
@@ -405,22 +441,23 @@ class ProviderConfigDocument(_Part):
     log_driver: Annotated[
         Text, _matching(r"[a-z][a-z0-9_./:-]{0,127}", "has to be the name of a log driver")
     ] = "json-file"
-    log_options: Annotated[dict[Filled, Rendered] | None, Nullable] = None
+    log_options: Annotated[dict[Filled, Rendered] | None, Some, Nullable] = None
     pull_policy: Annotated[
         Literal["if_not_present", "always", "never"], BeforeValidator(_as_text)
     ] = "if_not_present"
     volumes: Annotated[
         Annotated[list[Annotated[Text, AfterValidator(_volume)]], AfterValidator(_targets_differ)]
         | None,
+        Some,
         Nullable,
     ] = None
-    tmpfs: Annotated[dict[AbsolutePath, Text] | None, Nullable] = None
+    tmpfs: Annotated[dict[AbsolutePath, Text] | None, Some, Nullable] = None
     network_mode: Annotated[
         Annotated[Text, _matching(r"(container:)?[A-Za-z0-9][A-Za-z0-9_.-]*", "no such mode")]
         | None,
         Nullable,
     ] = None
-    labels: Annotated[dict[LabelKey, Text] | None, Nullable] = None
+    labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
     user: Annotated[
         Annotated[
             Text, _matching(r"[A-Za-z0-9_.$-]+(:[A-Za-z0-9_.$-]+)?", "has to be user[:group]")
@@ -446,16 +483,16 @@ class ProviderConfigDocument(_Part):
     stop_grace_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 10
     shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576), Nullable] = None
     pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304), Nullable] = None
-    ulimits: Annotated[dict[_UlimitName, UlimitDocument] | None, Nullable] = None
-    cap_add: Annotated[list[_Capability] | None, Nullable] = None
-    cap_drop: Annotated[list[_Capability] | None, Nullable] = None
+    ulimits: Annotated[dict[_UlimitName, UlimitDocument] | None, Some, Nullable] = None
+    cap_add: Annotated[list[_Capability] | None, Some, Nullable] = None
+    cap_drop: Annotated[list[_Capability] | None, Some, Nullable] = None
     security_opt: _Strings = None
     privileged: Boolean = False
     runtime: Annotated[Filled | None, Nullable] = None
-    extra_hosts: Annotated[list[Annotated[Text, AfterValidator(_extra_host)]] | None, Nullable] = (
-        None
-    )
-    dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Nullable] = None
+    extra_hosts: Annotated[
+        list[Annotated[Text, AfterValidator(_extra_host)]] | None, Some, Nullable
+    ] = None
+    dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Some, Nullable] = None
 
 
 def _tenant_id(value: str) -> str:
@@ -482,13 +519,14 @@ class TenantDocument(_Subject):
     provider_type: Annotated[Filled | None, Nullable] = None
     containers: list[ContainerDocument]
     resources: Annotated[ResourcesDocument | None, Nullable] = None
-    labels: Annotated[dict[LabelKey, Text] | None, Nullable] = None
+    labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
     provider_config: ProviderConfigDocument = ProviderConfigDocument()
 
 
 # --- reading a document -----------------------------------------------------------------------
 
 _ALWAYS_SENT: Final = ("networking", "annotations", "secrets")
+_FIELDS: Final = frozenset((*TenantDocument.model_fields, *_ALWAYS_SENT))
 _UNTOLD: Final = frozenset({"env", "log_options", "secrets", "command", "args", "test"})
 """Fields whose values never appear in a fault: they may hold what only the tenant may know."""
 
@@ -502,11 +540,19 @@ class DocumentError(ValueError):
 
 
 def read_subject(raw: Mapping[str, object]) -> SubjectDocument:
-    """Return tenant id and generation. Raises DocumentError."""
+    """Return tenant id and generation; a document's other fields are not looked into.
+
+    Raises DocumentError.
+    """
+    unknown = [Fault(_path((name,)), "unknown field") for name in raw if name not in _FIELDS]
     try:
-        return SubjectDocument.model_validate(raw)
+        subject = SubjectDocument.model_validate(raw)
     except ValidationError as error:
-        raise DocumentError(_faults(error)) from None
+        raise DocumentError((*_faults(error), *unknown)) from None
+    if unknown:
+        # Else a misspelt generation would let an old event pass for a new one.
+        raise DocumentError(unknown)
+    return subject
 
 
 def read_document(raw: Mapping[str, object], defaults: SpecDefaults) -> TenantDocument:

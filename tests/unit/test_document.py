@@ -1099,3 +1099,21 @@ def test_a_subject_is_refused_with_all_its_faults() -> None:
         read_subject({"generation": -1})
 
     assert [fault.field for fault in refusal.value.faults] == ["tenant_id", "generation"]
+
+
+@pytest.mark.parametrize("name", ["gen", "Generation", "reason", ""])
+def test_an_unknown_field_of_a_subject_is_refused_by_name(name: str) -> None:
+    """A misspelt generation would else let an old event pass for a new one."""
+    with pytest.raises(DocumentError) as refusal:
+        read_subject({"tenant_id": "acme", name: 3})
+
+    assert [str(fault) for fault in refusal.value.faults] == [
+        f"{name}: unknown field" if name else "unknown field"
+    ]
+
+
+def test_a_subject_may_be_a_document_that_is_no_longer_taken() -> None:
+    """Of a full document only tenant and generation are looked at."""
+    raw = document(containers=[], networking={"a": 1}, secrets=["x"], annotations=0, labels=7)
+
+    assert read_subject(raw).tenant_id == "acme"

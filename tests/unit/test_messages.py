@@ -202,7 +202,7 @@ def test_created_and_updated_carry_a_spec(kind: EventKind) -> None:
     "body",
     [
         pytest.param({"tenant_id": "acme", "generation": 4}, id="tenant alone"),
-        pytest.param({**SMALLEST, "generation": 4, "more": 1}, id="full document"),
+        pytest.param({**SMALLEST, "generation": 4, "labels": 1}, id="full document"),
     ],
 )
 def test_the_other_kinds_carry_tenant_and_generation(kind: EventKind, body: object) -> None:
@@ -499,7 +499,9 @@ def test_a_body_is_json_unless_it_says_otherwise(content_type: str | None) -> No
         pytest.param('// first\n{"tenant_id": "acme"} // last', id="around"),
         pytest.param('{"tenant_id": /* here */ "acme" /* and\nthere */}', id="inside"),
         pytest.param('{/**/"tenant_id":/***/"acme"/*"*/}', id="short, and with a quote"),
-        pytest.param('{"tenant_id": "acme", // "tenant_id": "other"\n"a": 1}', id="commented out"),
+        pytest.param(
+            '{"tenant_id": "acme", // "tenant_id": "other"\n"labels": 1}', id="commented out"
+        ),
         pytest.param('{"tenant_id": "acme" // \\" /*\n}', id="comment in a comment"),
         pytest.param('\ufeff{"tenant_id": "acme"}', id="byte order mark"),
     ],
@@ -835,7 +837,7 @@ def test_the_environment_is_kept_byte_for_byte(env: dict[str, str]) -> None:
 @given(content=json_values, comment=st.text(alphabet='/*"\\ a', max_size=8))
 def test_a_comment_changes_nothing(content: object, comment: str) -> None:
     """A document means the same with a comment around it."""
-    plain = json.dumps({"tenant_id": "acme", "x": content, "generation": 1})
+    plain = json.dumps({"tenant_id": "acme", "labels": content, "generation": 1})
     closed = comment.replace("/", "")  # so that it cannot end early
 
     with_comment = f"/*{closed} */ {plain} //{comment}"
