@@ -143,14 +143,14 @@ REFUSED = {
         Policy(host_ports=((8000, 8999), (9100, 9100))),
         {"ports": published(8000, 9000)},
         (
-            "containers[0].ports[1].host_port: compute.policy.host_ports allows only "
+            "containers[0].ports: compute.policy.host_ports allows only "
             "8000-8999, 9100-9100, got 9000"
         ),
     ),
     "no host port at all": (
         Policy(host_ports=()),
         {"ports": published(8080)},
-        "containers[0].ports[0].host_port: compute.policy.host_ports allows only nothing, got 8080",
+        "containers[0].ports: compute.policy.host_ports allows only nothing, got 8080",
     ),
     "volume by name": (
         Policy(volumes=("shared",)),
@@ -492,7 +492,7 @@ def allowed_part(spec: TenantSpec, policy: Policy) -> TenantSpec:
     innocent = {
         "cpu": ("resources", Resources(10, 6)),
         "memory": ("resources", Resources(10, 6)),
-        "host_port": ("ports", ()),
+        "ports": ("ports", ()),
         "volumes": ("volumes", ()),
         "network_mode": ("network_mode", None),
         "privileged": ("privileged", False),
