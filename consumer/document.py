@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from consumer import engine_options
 from consumer.errors import Fault
 from consumer.image_reference import parse_image
 from consumer.model import (
@@ -271,8 +272,13 @@ class HealthCheckDocument(_Part):
     def _fits_together(self) -> Self:
         if self.test is not None and self.command is not None:
             raise ValueError("test and command are two words for one thing; give one")
-        if not self.disable and not (self.test or self.command):
+        words = self.test or self.command or []
+        if not self.disable and not words:
             raise ValueError("needs test, or disable: true")
+        if (words[:1] == ["CMD"] and len(words) == 1) or (
+            words[:1] == ["CMD-SHELL"] and len(words) != 2
+        ):
+            raise ValueError("test needs what is to be run after CMD, one line after CMD-SHELL")
         for seconds in (self.interval_seconds, self.timeout_seconds, self.start_period_seconds):
             if seconds is not None and 0 < seconds < 0.001:
                 raise ValueError("durations have to be 0 or at least 0.001 seconds")
@@ -379,10 +385,12 @@ def _restart_policy(value: str) -> str:
     return value
 
 
-_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_VOLUME_MODES: Final = frozenset(
-    ("ro", "rw", "z", "Z", "nocopy", "private", "rprivate", "shared", "rshared", "slave", "rslave")
-)
+_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+
+
+def _refuse(fault: str | None) -> None:
+    if fault is not None:
+        raise ValueError(fault)
 
 
 def _volume(value: str) -> str:
@@ -390,20 +398,76 @@ def _volume(value: str) -> str:
     if len(parts) not in (2, 3):
         raise ValueError("has to be src:dst or src:dst:mode")
     source, target = parts[0], parts[1]
-    if not source.startswith("/") and not _VOLUME_NAME.fullmatch(source):
+    is_path = source.startswith("/")
+    if not is_path and not _VOLUME_NAME.fullmatch(source):
         raise ValueError("the source has to be an absolute path or a volume name")
-    if not target.startswith("/") or target.strip("/") == "":
+    if not target.startswith("/"):
         raise ValueError("the target has to be an absolute path other than /")
+    _refuse(engine_options.target_fault(target))
     modes = parts[2].split(",") if len(parts) == 3 else []
-    unknown = [mode for mode in modes if mode not in _VOLUME_MODES]
-    if unknown:
-        raise ValueError(f"unknown mode {unknown[0]!r}")
+    _refuse(engine_options.mode_fault(modes, is_path=is_path))
     return value
 
 
-def _targets_differ(volumes: list[str]) -> list[str]:
-    _unique([volume.split(":")[1].rstrip("/") for volume in volumes])
+def _tmpfs_target(path: str) -> str:
+    _refuse(engine_options.target_fault(path))
+    return path
+
+
+def _tmpfs_options(options: str) -> str:
+    _refuse(engine_options.tmpfs_fault(options))
+    return options
+
+
+def _targets_differ(targets: Iterable[str]) -> None:
+    _unique([engine_options.lands_on(target) for target in targets])
+
+
+def _volume_targets_differ(volumes: list[str]) -> list[str]:
+    _targets_differ(volume.split(":")[1] for volume in volumes)
     return volumes
+
+
+def _tmpfs_targets_differ(tmpfs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    _targets_differ([*tmpfs, *(volume.split(":")[1] for volume in info.data.get("volumes") or ())])
+    return tmpfs
+
+
+def _log_options_fit(options: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    faults = engine_options.log_option_faults(info.data.get("log_driver", ""), options)
+    _refuse("; ".join(f"{name[:40]}: {rule}" for name, rule in faults.items()) or None)
+    return options
+
+
+def _signal(value: str) -> str:
+    _refuse(engine_options.signal_fault(value))
+    return value
+
+
+def _known_capability(name: str) -> str:
+    if name not in engine_options.CAPABILITIES:
+        raise ValueError("has to be a capability")
+    return name
+
+
+def _limits(limits: "dict[str, UlimitDocument]") -> "dict[str, UlimitDocument]":
+    faults = [
+        f"{name[:40]}: {fault}"
+        for name, limit in limits.items()
+        if (fault := engine_options.ulimit_fault(name, limit.soft, limit.hard)) is not None
+    ]
+    _refuse("; ".join(faults) or None)
+    return limits
+
+
+_HIGHEST_ID: Final = 2**31 - 1
+
+
+def _user(value: str) -> str:
+    for part in value.split(":"):
+        if part.isascii() and part.isdigit() and int(part[:20]) > _HIGHEST_ID:
+            raise ValueError(f"numbers have to be at most {_HIGHEST_ID}")
+    return value
 
 
 def _capability(value: object) -> object:
@@ -427,10 +491,14 @@ def _ip_address(value: str) -> str:
     return value
 
 
-_Capability = Annotated[
-    Text, BeforeValidator(_capability), _matching(r"[A-Z][A-Z_]*", "has to be a capability")
+_Capability = Annotated[Text, BeforeValidator(_capability), AfterValidator(_known_capability)]
+_Tmpfs = Annotated[
+    dict[
+        Annotated[AbsolutePath, AfterValidator(_tmpfs_target)],
+        Annotated[Text, AfterValidator(_tmpfs_options)],
+    ],
+    AfterValidator(_tmpfs_targets_differ),
 ]
-_UlimitName = Annotated[Text, _matching(r"[a-z]{2,12}", "has to be the name of a limit")]
 _Strings = Annotated[list[Filled] | None, Some, Nullable]
 
 
@@ -441,17 +509,21 @@ class ProviderConfigDocument(_Part):
     log_driver: Annotated[
         Text, _matching(r"[a-z][a-z0-9_./:-]{0,127}", "has to be the name of a log driver")
     ] = "json-file"
-    log_options: Annotated[dict[Filled, Rendered] | None, Some, Nullable] = None
+    log_options: Annotated[
+        Annotated[dict[Filled, Rendered], AfterValidator(_log_options_fit)] | None, Some, Nullable
+    ] = None
     pull_policy: Annotated[
         Literal["if_not_present", "always", "never"], BeforeValidator(_as_text)
     ] = "if_not_present"
     volumes: Annotated[
-        Annotated[list[Annotated[Text, AfterValidator(_volume)]], AfterValidator(_targets_differ)]
+        Annotated[
+            list[Annotated[Text, AfterValidator(_volume)]], AfterValidator(_volume_targets_differ)
+        ]
         | None,
         Some,
         Nullable,
     ] = None
-    tmpfs: Annotated[dict[AbsolutePath, Text] | None, Some, Nullable] = None
+    tmpfs: Annotated[_Tmpfs | None, Some, Nullable] = None
     network_mode: Annotated[
         Annotated[Text, _matching(r"(container:)?[A-Za-z0-9][A-Za-z0-9_.-]*", "no such mode")]
         | None,
@@ -460,7 +532,9 @@ class ProviderConfigDocument(_Part):
     labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
     user: Annotated[
         Annotated[
-            Text, _matching(r"[A-Za-z0-9_.$-]+(:[A-Za-z0-9_.$-]+)?", "has to be user[:group]")
+            Text,
+            _matching(r"[A-Za-z0-9_.$-]+(:[A-Za-z0-9_.$-]+)?", "has to be user[:group]"),
+            AfterValidator(_user),
         ]
         | None,
         Nullable,
@@ -477,13 +551,15 @@ class ProviderConfigDocument(_Part):
     read_only: Boolean = False
     init: Boolean = False
     stop_signal: Annotated[
-        Annotated[Text, _matching(r"(SIG)?[A-Z][A-Z0-9+-]{1,12}|[1-9][0-9]?", "no signal")] | None,
+        Annotated[Text, AfterValidator(_signal)] | None,
         BeforeValidator(_as_rendered),
     ] = None
     stop_grace_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 10
     shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576), Nullable] = None
     pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304), Nullable] = None
-    ulimits: Annotated[dict[_UlimitName, UlimitDocument] | None, Some, Nullable] = None
+    ulimits: Annotated[
+        Annotated[dict[Text, UlimitDocument], AfterValidator(_limits)] | None, Some, Nullable
+    ] = None
     cap_add: Annotated[list[_Capability] | None, Some, Nullable] = None
     cap_drop: Annotated[list[_Capability] | None, Some, Nullable] = None
     security_opt: _Strings = None

@@ -23,6 +23,7 @@ PortRange = tuple[int, int]
 NO_NEW_PRIVILEGES: Final = "no-new-privileges"
 _TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "=true"))
 """The ways to ask for it."""
+_PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
 _PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
 """Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
@@ -59,7 +60,17 @@ def check(spec: TenantSpec, policy: Policy) -> tuple[Fault, ...]:
     """Return every rule that the spec breaks; empty when it may run."""
     return tuple(
         fault
-        for rule in (_image, _resources, _ports, _mounts, _network, _privileges, _logging, _pids)
+        for rule in (
+            _image,
+            _resources,
+            _ports,
+            _mounts,
+            _network,
+            _privileges,
+            _limits,
+            _logging,
+            _pids,
+        )
         for fault in rule(spec, policy)
     )
 
@@ -212,6 +223,16 @@ def _unlisted(
         if name not in allowed:
             rule = f"compute.policy.{setting or key} allows only {_listing(allowed)}, got {name!r}"
             yield Fault(f"provider_config.{key}", rule)
+
+
+def _limits(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
+    """Refuse what would let a process run before those of other tenants, whatever its CPU limit."""
+    if not {"SYS_NICE", "ALL"}.isdisjoint(policy.cap_add):
+        return
+    for limit in spec.ulimits:
+        if limit.name in _PRIORITIES and (limit.soft, limit.hard) != (0, 0):
+            rule = f"{limit.name} other than 0 needs SYS_NICE in compute.policy.cap_add"
+            yield Fault("provider_config.ulimits", rule)
 
 
 def _logging(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:

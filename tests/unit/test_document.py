@@ -841,8 +841,8 @@ def test_both_spellings_of_the_health_check_are_one_too_many() -> None:
         ),
         pytest.param({"pull_policy": "never"}, {"pull_policy": "never"}, id="pull policy"),
         pytest.param(
-            {"volumes": ["cache:/c", "/a:/b:rw,z", "/a:/b/c:nocopy,rslave"]},
-            {"volumes": ("cache:/c", "/a:/b:rw,z", "/a:/b/c:nocopy,rslave")},
+            {"volumes": ["cache:/c", "/a:/b:rw,z", "/a:/b/c:ro,rslave"]},
+            {"volumes": ("cache:/c", "/a:/b:rw,z", "/a:/b/c:ro,rslave")},
             id="volumes",
         ),
         pytest.param(
@@ -959,7 +959,12 @@ def test_provider_config(config: Mapping[str, object], changed: Mapping[str, obj
         pytest.param({"stop_grace_seconds": 3601}, "stop_grace_seconds", "3600", id="over 1 h"),
         pytest.param({"shm_size_mb": 0}, "shm_size_mb", "1", id="no shared memory"),
         pytest.param({"pids_limit": 0}, "pids_limit", "1", id="no pids"),
-        pytest.param({"ulimits": {"NOFILE": {}}}, "ulimits", "name of a limit", id="limit name"),
+        pytest.param(
+            {"ulimits": {"NOFILE": {"soft": 1, "hard": 1}}},
+            "ulimits",
+            "NOFILE: no such limit",
+            id="limit name",
+        ),
         pytest.param(
             {"ulimits": {"core": {"soft": -2, "hard": 1}}}, "ulimits.core.soft", "-1", id="limit -2"
         ),
