@@ -8,7 +8,7 @@ import pytest
 from deploy.lab.daemon import Daemon
 from deploy.lab.packages import find
 from deploy.lab.servers import DockerHost, listens
-from tests.e2e.world import World, make_document
+from tests.e2e.world import World, make_document, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -66,7 +66,9 @@ async def test_all_faults_are_told_at_once(world: World) -> None:
         pytest.param("created", b"{", "application/json", id="not JSON"),
         pytest.param("created", b"\xff\xfe", "application/json", id="not UTF-8"),
         pytest.param("created", b"a: &x 1\nb: *x", "application/yaml", id="aliases"),
-        pytest.param("created", b" " * 300_000, "application/json", id="too large"),
+        pytest.param("created", b" " * 5_000_000, "application/json", id="5 MB"),
+        pytest.param("created", b"[" * 100_000, "application/json", id="nested without end"),
+        pytest.param("created", b'{"tenant_id": "a\\u0007"}', "application/json", id="bell"),
         pytest.param("created", b'{"tenant_id": "../etc"}', "application/json", id="tenant id"),
         pytest.param("created", b'{"tenant_id": 1, "tenant_id": 2}', None, id="twice"),
         pytest.param("deleted", b"[]", "application/json", id="a list"),
@@ -102,6 +104,8 @@ async def test_another_provider_is_refused(world: World) -> None:
     ("tenant", "config"),
     [
         pytest.param("greedy-socket", {"volumes": ["/var/run/docker.sock:/s"]}, id="socket"),
+        pytest.param("greedy-dots", {"volumes": ["/srv/../run/docker.sock:/s"]}, id="dots"),
+        pytest.param("greedy-slashes", {"volumes": ["//run//docker.sock:/s"]}, id="slashes"),
         pytest.param("greedy-root", {"volumes": ["/:/host"]}, id="root"),
         pytest.param("greedy-host", {"network_mode": "host"}, id="host network"),
         pytest.param("greedy-spy", {"network_mode": "container:other"}, id="other's network"),
@@ -121,6 +125,60 @@ async def test_a_tenant_cannot_reach_the_host(
     assert status["reason"] == letter.headers["landlord-reason"] == "policy_denied"
     assert f"provider_config.{next(iter(config))}" in str(status["message"])
     assert world.containers(tenant) == []
+
+
+@pytest.mark.parametrize(
+    ("tenant", "fields", "fault"),
+    [
+        pytest.param(
+            "mimic-label",
+            {"labels": {"{prefix}.tenant_id": "other"}},
+            "labels: keys under {prefix}. are reserved",
+            id="labels of ours",
+        ),
+        pytest.param(
+            "many-names",
+            {"container": {"env": {f"A{number}": "" for number in range(10_000)}}},
+            "containers[0].env: has 10000 entries, at most 1000 are taken",
+            id="10,000 names",
+        ),
+        pytest.param(
+            "nul-value",
+            {"container": {"env": {"A": "a\0b"}}},
+            "containers[0].env.A: must not contain a NUL character",
+            id="NUL",
+        ),
+    ],
+)
+async def test_an_escape_by_the_document_is_refused_with_one_reason(
+    world: World, tenant: str, fields: dict[str, object], fault: str
+) -> None:
+    """One clear reason, in the status and in the dead letter; nothing is created."""
+    prefix = world.names.prefix
+    document = json.loads(json.dumps(fields).replace("{prefix}", prefix))
+
+    await world.publisher.create(make_document(tenant, **document))
+    status = await world.subscriber.expect(tenant, state="failed")
+    letter = await world.clients.take_dead_letter()
+
+    assert status["reason"] == letter.headers["landlord-reason"] == "invalid_event"
+    assert str(status["message"]).startswith(fault.replace("{prefix}", prefix))
+    assert str(status["message"]).count(": ") == 1
+    assert world.containers(tenant) == []
+
+
+async def test_labels_that_only_look_like_ours_take_nobody_in(world: World) -> None:
+    """Another case or a blank makes another label: the tenant stays whose it is."""
+    prefix = world.names.prefix
+    labels = {f"{prefix.upper()}.tenant_id": "other", f" {prefix}.tenant_id": "other"}
+
+    await world.run_tenant("lookalike", labels=labels)
+
+    assert len(world.containers("lookalike")) == 1
+    assert world.containers("other") == []
+    await until(lambda: world.serves("lookalike"))
+    await world.delete_tenant("lookalike")
+    assert world.containers("lookalike") == []
 
 
 async def test_a_missing_program_is_a_failed_start(world: World) -> None:
