@@ -11,8 +11,9 @@ import pytest
 from consumer.adapters.docker import DockerEngine
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
+from consumer.engine_options import CAPABILITIES
 from consumer.errors import EngineError
-from consumer.model import Container, Reason, Role, TenantEvent, Transport
+from consumer.model import Container, ContainerStatus, Reason, Role, TenantEvent, Transport
 from consumer.policy import Admission, Policy
 from consumer.status import named_ports
 from deploy.lab.docker_cli import DockerCli
@@ -25,6 +26,7 @@ from tests.fields import (
     DEFAULTS,
     DOCUMENTS,
     FULL,
+    HOST_PATH,
     OPEN,
     POLICY_SHOWN,
     PREFIX,
@@ -37,6 +39,8 @@ from tests.fields import (
 pytestmark = pytest.mark.docker
 
 NAMING = Naming(PREFIX, "mine")
+YOUNGER = {"BPF", "CHECKPOINT_RESTORE", "PERFMON"}
+"""Capabilities of Linux that an engine of 2020 does not know; such a one refuses them itself."""
 
 
 def admitted(document: object, policy: Policy = OPEN) -> TenantEvent:
@@ -113,6 +117,42 @@ def test_the_engine_shows_what_each_key_of_the_policy_allows(
 ) -> None:
     """What the operator lets pass, or gives to everybody, has arrived."""
     assert found(inspected[shown.document], shown.at) == shown.value
+
+
+async def test_the_engine_starts_what_our_rules_for_its_options_take(
+    docker_host: DockerHost, docker: DockerCli
+) -> None:
+    """Every capability, and options of each kind, where a word too many would be refused late."""
+    config = {
+        "cap_drop": sorted(CAPABILITIES - YOUNGER),
+        "stop_signal": "SIGRTMAX-14",
+        "tmpfs": {"/x": "rw,exec,nosuid,size=10%,mode=1777,uid=1000,gid=1000,nr_inodes=5k"},
+        "volumes": [f"{HOST_PATH}:/data/y:rw,z", f"{VOLUME}:/cache:nocopy,ro"],
+        "log_options": {
+            "max-size": "1.5 MiB",
+            "max-file": 2,
+            "compress": True,
+            "mode": "non-blocking",
+            "max-buffer-size": "64k",
+            "labels": "a,b",
+            "tag": "{{.Name}}",
+        },
+        "ulimits": {"nofile": {"soft": 100, "hard": 200}, "core": {"soft": 0, "hard": 0}},
+        "user": "2147483647",
+    }
+    event = admitted(
+        {
+            "tenant_id": TENANT_ID,
+            "containers": [{"image": WEB, "command": ["sleep", "60"]}],
+            "provider_config": config,
+        }
+    )
+
+    async with adapter(docker_host).opened() as engine:
+        started = await engine.start(await make(engine, event))
+    docker.remove_containers(f"{PREFIX}.owner={PREFIX}")
+
+    assert started.status is ContainerStatus.RUNNING
 
 
 async def test_the_pull_policy_is_heeded(docker_host: DockerHost) -> None:

@@ -35,9 +35,13 @@ HALF = LAYER_BYTES // 2
 
 @pytest.fixture(scope="module")
 def place(docker_host: DockerHost) -> Iterator[str]:
-    """Run a registry that has `web:1`."""
+    """Run a registry that has `web:1`, and `small:1` whose layer the engine has already."""
     with registry(docker_host) as address:
-        push(DockerCli(docker_host.url), f"{address}/web:1")
+        docker = DockerCli(docker_host.url)
+        push(docker, f"{address}/web:1")
+        docker.run("tag", WEB, f"{address}/small:1")
+        docker.run("push", f"{address}/small:1")
+        docker.run("rmi", f"{address}/small:1")
         yield address
 
 
@@ -210,6 +214,30 @@ async def test_a_held_pull_holds_up_nothing_else(
             await engine.prepare(OTHER, make_spec(image=WEB))
         waiting.cancel()
         await asyncio.wait((waiting,))
+
+
+async def test_pulls_are_bounded_in_number(
+    docker_host: DockerHost, docker: DockerCli, place: str, slow: tuple[Proxy, str]
+) -> None:
+    """With one place, a second image waits for the first, whoever would be faster."""
+    line, image = slow
+    order: list[str] = []
+    line.stall_replies_after(HALF)
+
+    async def prepare(tenant_id: TenantId, wanted: str) -> None:
+        await engine.prepare(tenant_id, make_spec(image=wanted, pull_policy="always"))
+        order.append(wanted)
+
+    async with opened(docker_host, limits=PullLimits(pulls=1)) as engine:
+        first = asyncio.create_task(prepare(TENANT_ID, image))
+        await until(lambda: line.stalled > 0)
+        second = asyncio.create_task(prepare(OTHER, f"{place}/small:1"))
+        await asyncio.wait((second,), timeout=2)
+        line.mend()
+        await asyncio.gather(first, second)
+
+    docker.run("rmi", f"{place}/small:1")
+    assert order == [image, f"{place}/small:1"]
 
 
 async def test_a_cut_transfer_is_taken_up_again(
