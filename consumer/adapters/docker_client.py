@@ -197,6 +197,25 @@ class DockerClient:
         except VersionFault as fault:
             raise EngineUnavailable(f"{_PHRASE}: {self._endpoint.url} {fault}") from fault
 
+    async def read_some(
+        self, operation: str, path: str, params: dict[str, str], *, seconds: float, most_bytes: int
+    ) -> bytes:
+        """Return the beginning of what the engine answers to a GET, at most so many bytes.
+
+        For what a tenant decides the size of; the library's own methods read it all. Raises Refused
+        or EngineUnavailable.
+        """
+        async with (
+            self.asking(operation, seconds) as docker,
+            docker._query(path, params=params) as response,  # noqa: SLF001 - see above
+        ):
+            try:
+                return await response.content.readexactly(most_bytes)
+            except asyncio.IncompleteReadError as whole:
+                return whole.partial
+            finally:
+                response.close()
+
     @contextmanager
     def streaming(self, operation: str, seconds: float) -> Iterator[Docker]:
         """Use the pool for streams; the caller sees to deadlines and says which it chose.

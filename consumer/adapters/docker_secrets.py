@@ -105,17 +105,13 @@ class Secrets:
         """Return the ids of a user, by name or number, as the container's own passwd has them."""
         path = f"containers/{container.container_id}/archive"
         try:
-            async with (
-                self._client.asking("get archive", self._request_seconds) as docker,
-                # The library's own method reads without a limit, and the image is the tenant's.
-                docker._query(path, params={"path": _USERS}) as response,  # noqa: SLF001 - see above
-            ):
-                try:
-                    archive = await response.content.readexactly(_MOST_USERS_BYTES)
-                except asyncio.IncompleteReadError as short:
-                    archive = short.partial
-                finally:
-                    response.close()
+            archive = await self._client.read_some(
+                "get archive",
+                path,
+                {"path": _USERS},
+                seconds=self._request_seconds,
+                most_bytes=_MOST_USERS_BYTES,
+            )
         except Refused:
             return None  # no such file
         return _find_user(_unpack(archive), user)

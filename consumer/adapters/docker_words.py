@@ -4,7 +4,6 @@ For people who look for the cause of a failure. Values of its environment and it
 out. Where nothing can be read (a log driver without a way back), it is silent.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -52,17 +51,9 @@ class LastWords:
             params["since"] = f"{container.started_at.timestamp() - _EARLIER_SECONDS:.3f}"
         path = f"containers/{container.container_id}/logs"
         try:
-            async with (
-                self._client.asking("logs", _SECONDS) as docker,
-                # The library's own method reads without a limit.
-                docker._query(path, params=params) as response,  # noqa: SLF001 - see above
-            ):
-                try:
-                    raw = await response.content.readexactly(_MOST_BYTES)
-                except asyncio.IncompleteReadError as short:
-                    raw = short.partial
-                finally:
-                    response.close()
+            raw = await self._client.read_some(
+                "logs", path, params, seconds=_SECONDS, most_bytes=_MOST_BYTES
+            )
         except Refused:
             return ""  # its log driver has no way back
         frames = _frames(raw)
