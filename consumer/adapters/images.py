@@ -8,7 +8,7 @@ for the image afterwards, whatever the stream said.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +28,8 @@ _log: Final = structlog.get_logger(__name__)
 
 _NOT_FOUND: Final = 404
 _PHRASE: Final = "failed to pull image"
+_TELL_SECONDS: Final = 10.0
+_MEGABYTE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,34 @@ class _Pull:
 
     task: "asyncio.Task[None]"
     waiters: int = 0
+
+
+class Progress:
+    """How far a pull has come, told in the log every ten seconds."""
+
+    def __init__(self, image: str, *, now: Callable[[], float]) -> None:
+        self._image = image
+        self._now = now
+        self._told_at = now()
+        self._layers: dict[object, tuple[int, int]] = {}
+
+    def note(self, sign: Mapping[str, object]) -> None:
+        """Take in one line of the engine's progress; one without numbers says that it goes on."""
+        detail = sign.get("progressDetail")
+        if sign.get("status") == "Downloading" and isinstance(detail, Mapping):
+            current, total = detail.get("current"), detail.get("total")
+            if isinstance(current, int) and isinstance(total, int):
+                self._layers[sign.get("id")] = (current, total)
+        if self._now() - self._told_at < _TELL_SECONDS:
+            return
+        self._told_at = self._now()
+        done, whole = (sum(sizes) for sizes in zip((0, 0), *self._layers.values(), strict=True))
+        _log.info(
+            "pull progress",
+            image=self._image,
+            megabytes=round(done / _MEGABYTE, 1),
+            of_megabytes=round(whole / _MEGABYTE, 1),
+        )
 
 
 class Images:
@@ -148,13 +178,14 @@ class Images:
     ) -> str:
         """Follow the engine's progress to its end; say why the image is not there if it is not."""
         loop = asyncio.get_running_loop()
+        told = Progress(image, now=loop.time)
         seconds = self._limits.first_sign_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
                 with self._client.streaming("pull", seconds) as docker:
                     async with _asked_for(docker, reference, credentials) as progress:
                         async for sign in progress:
-                            _log.debug("pull progress", image=image, status=sign.get("status"))
+                            told.note(sign)
                             seconds = self._limits.idle_seconds
                             deadline.reschedule(loop.time() + seconds)
         except TimeoutError:
