@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from consumer.adapters.docker import DockerEngine, EngineLimits, Network, Observers
+from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_board import DockerBoard
 from consumer.adapters.docker_client import (
     Endpoint,
@@ -19,6 +19,7 @@ from consumer.adapters.docker_client import (
     tls_context,
     unconditional,
 )
+from consumer.adapters.docker_networks import Network
 from consumer.adapters.docker_spec import Naming
 from consumer.adapters.images import PullLimits
 from consumer.adapters.rabbitmq import RabbitMQ

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -29,6 +29,7 @@ from consumer.adapters.docker_client import (
     see_through,
     unconditional,
 )
+from consumer.adapters.docker_networks import Network, TenantNetwork, lacks_network
 from consumer.adapters.docker_secrets import Secrets
 from consumer.adapters.docker_spec import (
     Naming,
@@ -36,7 +37,6 @@ from consumer.adapters.docker_spec import (
     as_filter,
     holder_of,
     listed_name,
-    network_trouble,
     to_container,
     to_create_document,
     to_labels,
@@ -51,7 +51,6 @@ from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,
     ContainerStatus,
-    Document,
     EngineEvent,
     EngineFacts,
     PortMapping,
@@ -74,11 +73,8 @@ _COMMAND_FAULTS: Final = frozenset({126, 127})
 """Exit codes of a container whose command cannot be run or is not there."""
 _NO_COMMAND: Final = "attempted to invoke a command that was not found"
 """How Podman says it, which tells no exit code."""
-_BUILT_IN_NETWORKS: Final = frozenset({"bridge", "host", "none", "default"})
 _MARGIN_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.2
-_STALE_ENDPOINT: Final = "endpoint with name"
-_NETWORK_LOOKS: Final = 10
 _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
     {"start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
@@ -105,16 +101,6 @@ _HINTS: Final = (
 )
 """Words of the engine and what they hint at, in this order."""
 _PORT: Final = re.compile(r":(\d{1,5})\b")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """The network tenants are attached to, and the host address their ports are bound on."""
-
-    name: str = "bridge"
-    driver: str = "bridge"
-    is_isolating: bool = True
-    bind_address: str = "0.0.0.0"  # noqa: S104 - the contract's default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,17 +149,16 @@ class DockerEngine:
             observe_pull=observers.pull,
         )
         self._naming = naming
-        self._network = network or Network()
         self._limits = limits or EngineLimits()
-        self._secrets = Secrets(
-            self._client,
-            folder=secrets_dir,
-            request_seconds=self._limits.request_seconds,
+        seconds = self._limits.request_seconds
+        self._network = network or Network()
+        self._tenant_network = TenantNetwork(
+            self._client, naming=naming, network=self._network, request_seconds=seconds
         )
+        self._secrets = Secrets(self._client, folder=secrets_dir, request_seconds=seconds)
         self._last_words = LastWords(self._client, self._secrets)
         self._starts = asyncio.Semaphore(self._limits.starts)
         self._stops = asyncio.Semaphore(self._limits.stops)
-        self._network_lock = asyncio.Lock()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["DockerEngine"]:
@@ -271,7 +256,7 @@ class DockerEngine:
         await self._secrets.read(tenant_id, spec.secrets)
         await self._images.ensure(spec.image, spec.pull_policy)
         if (spec.network_mode or self._network.name) == self._network.name:
-            await self._ensure_network()
+            await self._tenant_network.ensure()
 
     async def _check_ports(self, tenant_id: TenantId, spec: TenantSpec) -> None:
         found = await self._find_holder(tenant_id, spec.ports)
@@ -296,82 +281,6 @@ class DockerEngine:
             if (line.get("Labels") or {}).get(mine) != tenant_id  # type: ignore[attr-defined]  # JSON
         ]
         return holder_of(ports, others, self._naming, self._network.bind_address)
-
-    async def _ensure_network(self) -> None:
-        network = self._network
-        if network.name in _BUILT_IN_NETWORKS:
-            return
-        async with self._network_lock:
-            try:
-                found = await self._find_networks()
-                if not found:
-                    found = await see_through(self._make_network())
-            except Refused as error:
-                message = f"network {network.name!r}: Error response from daemon: {error}"
-                raise _network_failed(message) from error
-        trouble = network_trouble(found, network.driver)
-        if trouble is not None:
-            raise _network_failed(f"network {network.name!r} {trouble}")
-
-    async def _find_networks(self) -> list[Document]:
-        """Return what the engine tells of networks with the configured name."""
-        name = self._network.name
-        async with self._client.asking("network list", self._limits.request_seconds) as docker:
-            listed = await docker.networks.list(filters={"name": [name]})
-        # The filter takes parts of names.
-        return [line for line in listed if line["Name"] == name]
-
-    async def _make_network(self) -> list[Document]:
-        """Make the network; return what is there of the name afterwards.
-
-        Older engines let two consumers make one each at the same instant. The newer one then goes,
-        by whoever made it; the other consumer waits for that.
-        """
-        made = await self._create_network()
-        found = await self._find_networks()
-        for _ in range(_NETWORK_LOOKS):
-            if len(found) < 2:
-                break
-            oldest = min(found, key=lambda line: (str(line.get("Created")), str(line.get("Id"))))
-            if made is not None and made != oldest.get("Id"):
-                await self._remove_network(made)
-                made = None
-            else:
-                await asyncio.sleep(_LOOK_SECONDS)
-            found = await self._find_networks()
-        return found
-
-    async def _remove_network(self, network_id: str) -> None:
-        seconds = self._limits.request_seconds
-        async with self._client.asking("network remove", seconds) as docker:
-            # The library looks for it first.
-            await docker._query_json(f"networks/{network_id}", "DELETE")  # noqa: SLF001 - see above
-
-    async def _create_network(self) -> str | None:
-        """Return the id of a new network; None when there is one of the name."""
-        network = self._network
-        document: dict[str, object] = {
-            "Name": network.name,
-            "Driver": network.driver,
-            # Or engines before API 1.44 would make a second one of the name.
-            "CheckDuplicate": True,
-            "Labels": {self._naming.label("owner"): self._naming.prefix},
-        }
-        if network.driver == "overlay":
-            document["Attachable"] = True
-        if network.driver == "bridge" and network.is_isolating:
-            document["Options"] = {"com.docker.network.bridge.enable_icc": "false"}
-        try:
-            async with self._client.asking(
-                "network create", self._limits.request_seconds
-            ) as docker:
-                made = await docker.networks.create(document)
-        except Refused as error:
-            if error.status != _CONFLICT:
-                raise
-            return None  # somebody else was faster
-        _log.info("network created", network=network.name, driver=network.driver)
-        return str(made.id)
 
     # --- creating
 
@@ -465,7 +374,8 @@ class DockerEngine:
             try:
                 await self._ask_to_start(container)
             except Refused as error:
-                await self._mend_network(container, error)
+                mode = await self._network_mode(container)
+                await self._tenant_network.mend(container, mode, error)
                 await self._ask_to_start(container)
         except (Refused, EngineUnavailable) as error:
             return await self._after_start_failed(container, error)
@@ -479,44 +389,10 @@ class DockerEngine:
             else:
                 await handle.start()
 
-    async def _mend_network(self, container: Container, error: Refused) -> None:
-        """Put right what keeps the container off its network; raise the error if that is not it."""
-        if _STALE_ENDPOINT in error.message:
-            # The engine died, and left the container's old connection behind.
-            await self._leave(container)
-        elif not _lacks_network(error):  # somebody removed it while the container was at rest
-            raise error
-        await self._join_again(container)
-
-    async def _leave(self, container: Container) -> None:
-        path = f"networks/{self._network.name}/disconnect"
-        who = {"Container": container.name, "Force": True}
-        with suppress(Refused):  # the start shows whether it helped
-            async with self._client.asking(
-                "network disconnect", self._limits.request_seconds
-            ) as docker:
-                await docker._query_json(path, "POST", data=who)  # noqa: SLF001 - the library looks for the network first
-
-    async def _join_again(self, container: Container) -> None:
-        """Have the container on the configured network, if that is its own, made anew if missing.
-
-        The engine remembers the id of the network that it was on, and so finds no other of the
-        name by itself.
-        """
+    async def _network_mode(self, container: Container) -> str:
         shown = await self._show(container.container_id)
         host = shown.get("HostConfig") if shown is not None else None
-        if not isinstance(host, dict) or host.get("NetworkMode") != self._network.name:
-            return
-        await self._ensure_network()
-        path = f"networks/{self._network.name}/connect"
-        # One that never started is not on it yet, and needs no more than the name: a refusal is
-        # no matter, the start shows whether it can be had.
-        with suppress(Refused):
-            async with self._client.asking(
-                "network connect", self._limits.request_seconds
-            ) as docker:
-                # The library looks for the network first.
-                await docker._query_json(path, "POST", data={"Container": container.container_id})  # noqa: SLF001 - see above
+        return str(host.get("NetworkMode")) if isinstance(host, dict) else ""
 
     async def _after_start_failed(
         self, container: Container, error: Refused | EngineUnavailable
@@ -789,10 +665,6 @@ class DockerEngine:
         return EngineEvent(tenant_id, action, at)
 
 
-def _lacks_network(error: Refused) -> bool:
-    return error.status == _NOT_FOUND and error.message.startswith("network ")
-
-
 def _hint(words: str) -> Reason | None:
     text = words.lower()
     found = (reason for marks, reason in _HINTS if any(mark in text for mark in marks))
@@ -801,13 +673,9 @@ def _hint(words: str) -> Reason | None:
 
 def _create_failure(spec: TenantSpec, error: Refused) -> EngineError:
     message = f"{_CREATE}: Error response from daemon: {error.message}"
-    if error.status == _NOT_FOUND and not _lacks_network(error):
+    if error.status == _NOT_FOUND and not lacks_network(error):
         return EngineError(Reason.IMAGE_NOT_FOUND, f"{message} ({spec.image})", is_transient=True)
     if error.status == _CONFLICT:
         return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
     reason = _hint(error.message) or Reason.CREATE_FAILED
     return EngineError(reason, message, is_transient=error.status != _BAD_REQUEST)
-
-
-def _network_failed(message: str) -> EngineError:
-    return EngineError(Reason.NETWORK_FAILED, f"{_CREATE}: {message}", is_transient=True)

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from consumer.adapters.docker import DockerEngine, Network
+from consumer.adapters.docker import DockerEngine
 from consumer.adapters.docker_client import Endpoint
+from consumer.adapters.docker_networks import Network
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
 from consumer.model import Container, ContainerStatus, PortMapping, Reason, Role, TenantId

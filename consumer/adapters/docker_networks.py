@@ -1,0 +1,159 @@
+"""The network that tenants join: made if missing, put right when it keeps one from starting.
+
+Its name may be made by others too: by hand, by another instance, at the same instant. What counts
+is what the engine tells of the name afterwards.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from consumer.adapters.docker_client import DockerClient, Refused, see_through
+from consumer.adapters.docker_spec import Naming, network_trouble
+from consumer.errors import EngineError
+from consumer.model import Container, Document, Reason
+
+_log: Final = structlog.get_logger(__name__)
+
+_NOT_FOUND, _CONFLICT = 404, 409
+_BUILT_IN: Final = frozenset({"bridge", "host", "none", "default"})
+_STALE_ENDPOINT: Final = "endpoint with name"
+_LOOKS: Final = 10
+_LOOK_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The network tenants are attached to, and the host address their ports are bound on."""
+
+    name: str = "bridge"
+    driver: str = "bridge"
+    is_isolating: bool = True
+    bind_address: str = "0.0.0.0"  # noqa: S104 - the contract's default
+
+
+class TenantNetwork:
+    """Sees to the configured network."""
+
+    def __init__(
+        self, client: DockerClient, *, naming: Naming, network: Network, request_seconds: float
+    ) -> None:
+        self._client = client
+        self._naming = naming
+        self._network = network
+        self._request_seconds = request_seconds
+        self._lock = asyncio.Lock()
+
+    async def ensure(self) -> None:
+        """Have the network there, made if it is missing, and fit to be joined.
+
+        Raises EngineError network_failed, EngineUnavailable.
+        """
+        network = self._network
+        if network.name in _BUILT_IN:
+            return
+        async with self._lock:
+            try:
+                found = await self._find()
+                if not found:
+                    found = await see_through(self._make())
+            except Refused as error:
+                message = f"network {network.name!r}: Error response from daemon: {error}"
+                raise _failed(message) from error
+        trouble = network_trouble(found, network.driver)
+        if trouble is not None:
+            raise _failed(f"network {network.name!r} {trouble}")
+
+    async def _find(self) -> list[Document]:
+        """Return what the engine tells of networks with the configured name."""
+        name = self._network.name
+        async with self._client.asking("network list", self._request_seconds) as docker:
+            listed = await docker.networks.list(filters={"name": [name]})
+        # The filter takes parts of names.
+        return [line for line in listed if line["Name"] == name]
+
+    async def _make(self) -> list[Document]:
+        """Make the network; return what is there of the name afterwards.
+
+        Older engines let two consumers make one each at the same instant. The newer one then goes,
+        by whoever made it; the other consumer waits for that.
+        """
+        made = await self._create()
+        found = await self._find()
+        for _ in range(_LOOKS):
+            if len(found) < 2:
+                break
+            oldest = min(found, key=lambda line: (str(line.get("Created")), str(line.get("Id"))))
+            if made is not None and made != oldest.get("Id"):
+                await self._remove(made)
+                made = None
+            else:
+                await asyncio.sleep(_LOOK_SECONDS)
+            found = await self._find()
+        return found
+
+    async def _remove(self, network_id: str) -> None:
+        seconds = self._request_seconds
+        async with self._client.asking("network remove", seconds) as docker:
+            # The library looks for it first.
+            await docker._query_json(f"networks/{network_id}", "DELETE")  # noqa: SLF001 - see above
+
+    async def _create(self) -> str | None:
+        """Return the id of a new network; None when there is one of the name."""
+        network = self._network
+        document: dict[str, object] = {
+            "Name": network.name,
+            "Driver": network.driver,
+            # Or engines before API 1.44 would make a second one of the name.
+            "CheckDuplicate": True,
+            "Labels": {self._naming.label("owner"): self._naming.prefix},
+        }
+        if network.driver == "overlay":
+            document["Attachable"] = True
+        if network.driver == "bridge" and network.is_isolating:
+            document["Options"] = {"com.docker.network.bridge.enable_icc": "false"}
+        try:
+            async with self._client.asking("network create", self._request_seconds) as docker:
+                made = await docker.networks.create(document)
+        except Refused as error:
+            if error.status != _CONFLICT:
+                raise
+            return None  # somebody else was faster
+        _log.info("network created", network=network.name, driver=network.driver)
+        return str(made.id)
+
+    async def mend(self, container: Container, mode: str, error: Refused) -> None:
+        """Put right what keeps a container from joining; `mode` is the network it is to be on.
+
+        Raises the error again when that is not it.
+        """
+        is_stale = _STALE_ENDPOINT in error.message
+        if mode != self._network.name or not (is_stale or lacks_network(error)):
+            raise error
+        # A refusal is no matter here: the next start shows whether it helped.
+        if is_stale:  # an engine that died left the container's old connection behind
+            with suppress(Refused):
+                await self._ask("disconnect", {"Container": container.name, "Force": True})
+        await self.ensure()
+        # The engine remembers the id of the network that the container was on, and so finds no
+        # other of the name by itself. One that never started needs no more than the name.
+        with suppress(Refused):
+            await self._ask("connect", {"Container": container.container_id})
+
+    async def _ask(self, verb: str, whom: Document) -> None:
+        async with self._client.asking(f"network {verb}", self._request_seconds) as docker:
+            # The library looks for the network first.
+            await docker._query_json(f"networks/{self._network.name}/{verb}", "POST", data=whom)  # noqa: SLF001 - see above
+
+
+def lacks_network(error: Refused) -> bool:
+    """Whether the engine refuses because a network is not there."""
+    return error.status == _NOT_FOUND and error.message.startswith("network ")
+
+
+def _failed(message: str) -> EngineError:
+    phrase = "failed to create container"
+    return EngineError(Reason.NETWORK_FAILED, f"{phrase}: {message}", is_transient=True)
