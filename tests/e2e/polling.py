@@ -25,6 +25,9 @@ class Poller:
         self._gap_seconds = 0.0
         self.last_answer = ""
         self.failures = 0
+        """How many requests were not answered, or not in time."""
+        self.refused = 0
+        """How many of them because nobody was there; one that is only slow never says so."""
         self.is_answered = False
         """Whether the last request was answered."""
 
@@ -35,7 +38,8 @@ class Poller:
 
     def forget(self) -> None:
         """Begin anew to measure."""
-        self._last_answer_at, self._gap_seconds, self.failures = time.monotonic(), 0.0, 0
+        self._last_answer_at, self._gap_seconds = time.monotonic(), 0.0
+        self.failures = self.refused = 0
 
     async def run(self) -> None:
         """Ask, until cancelled."""
@@ -43,8 +47,10 @@ class Poller:
             try:
                 async with asyncio.timeout(self._answer_seconds):
                     answer = await self._ask()
-            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            except (OSError, asyncio.IncompleteReadError) as error:
+                # A timeout is an OSError too.
                 self.failures += 1
+                self.refused += not isinstance(error, TimeoutError)
                 self.is_answered = False
             else:
                 now = time.monotonic()

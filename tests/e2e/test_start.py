@@ -63,7 +63,7 @@ def test_defaults_that_break_the_policy_stop_the_start(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 2
-    assert [line.split(": ", 1)[1] for line in done.stderr.splitlines()] == [
+    assert [line.split(": ", 2)[2] for line in done.stderr.splitlines()] == [
         "compute.docker.provider_config.privileged: compute.policy.privileged does not allow it",
         (
             "compute.docker.provider_config.pids_limit: "

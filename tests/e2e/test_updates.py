@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
 START_TIMEOUT_SECONDS = 8
 RETRY_SECONDS = 6
-HAND_OVER_SECONDS = 5.0
+HAND_OVER_SECONDS = 20.0
 """Far more than it takes, and less than a container that stays down."""
 UNDECIDED = {"test": ["CMD", "test", "-e", "/ok"], "interval_seconds": 1, "retries": 1}
 """Unhealthy at the first look, unless somebody makes `/ok`."""
@@ -109,7 +109,7 @@ async def test_a_failed_update_leaves_the_former_version_serving(
         status = await update(world, tenant, version(2, port, **container), **never)
         told = await world.consumer.status(tenant)
         await until(lambda: serves(client, 1))
-        gap, failures = client.longest_gap_seconds, client.failures
+        gap, refused = client.longest_gap_seconds, client.refused
         after = await world.consumer.metric("landlord_tenant_failures_total", reason=cause)
         left = world.containers(tenant)
         good = await update(world, tenant, version(3, port), **never)
@@ -121,7 +121,7 @@ async def test_a_failed_update_leaves_the_former_version_serving(
         assert status.items() <= told.items()
         assert after == before + 1
         assert gap < HAND_OVER_SECONDS
-        assert failures == 0 or cause != "image_not_found"
+        assert refused == 0 or cause != "image_not_found"
         assert (good["reason"], good["changes"]) == ("updated", ["env"])
         assert world.containers(tenant) == [container_id(good)]
 
@@ -178,7 +178,7 @@ async def test_limits_change_in_place(world: World) -> None:
             (50, 24, 24, "no"),
         ]
         assert world.docker.run("inspect", "-f", run, first) == before
-        assert (world.containers(tenant), client.failures) == ([first], 0)
+        assert (world.containers(tenant), client.refused) == ([first], 0)
 
 
 def limits_of(world: World, tenant: str) -> tuple[int, int, int, str]:
@@ -198,10 +198,12 @@ async def test_memory_in_use_is_not_taken_away(world: World) -> None:
     tenant, port = "hungry", 8134
     cause = {"reason": "insufficient_resources"}
     before = await world.consumer.metric("landlord_tenant_failures_total", **cause)
-    async with first_version(world, tenant, port) as (first, client):
+    # CPU enough to answer in time, whatever else goes on in the container.
+    limits = {"cpu": 1000, "memory": 32}
+    async with first_version(world, tenant, port, resources=limits) as (first, client):
         name = world.container(tenant)
         world.docker.run("exec", name, "dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=20")
-        less = {"cpu": 100, "memory": 12}
+        less = {**limits, "memory": 12}
         refused = await update(world, tenant, version(1, port), resources=less)
         limits_between = limits_of(world, tenant)
         after = await world.consumer.metric("landlord_tenant_failures_total", **cause)
@@ -212,7 +214,7 @@ async def test_memory_in_use_is_not_taken_away(world: World) -> None:
         assert "still with the former limits: failed to change container" in str(refused["message"])
         assert (refused["will_retry"], limits_between[1], after) == (True, 32, before + 1)
         assert (done["changes"], limits_of(world, tenant)[1]) == (["resources"], 12)
-        assert (container_id(done), client.failures) == (first, 0)
+        assert (container_id(done), client.refused) == (first, 0)
 
 
 async def test_the_former_document_after_a_rollback_changes_nothing(world: World) -> None:
