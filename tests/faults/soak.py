@@ -309,7 +309,14 @@ class Soak:
             if trouble:
                 told = [status["reason"] for status in self._heard[tenant_id]][-5:]
                 return f"{tenant_id}: {trouble}; last told {told}"
+            # A container that was just brought back is told once it has stayed up.
+            if not self._is_last_told(tenant_id, expected):
+                return f"{tenant_id}: not told to be {expected.desired}"
         return True
+
+    def _is_last_told(self, tenant_id: str, expected: Expected) -> bool:
+        last = max(self._heard[tenant_id], key=lambda status: int(str(status["sequence"])))
+        return last["state"] == ("running" if expected.desired == "running" else "stopped")
 
     def _what_is_wrong(self, tenant_id: str, expected: Expected) -> str:
         """Return how the tenant differs from what the model says; "" when it does not."""
@@ -371,9 +378,7 @@ class Soak:
                 self.report.statuses += is_news
                 self.report.statuses_dropped += not is_news
         for tenant_id, expected in self._plan.expected.items():
-            last = max(self._heard[tenant_id], key=lambda status: int(str(status["sequence"])))
-            wanted = "running" if expected.desired == "running" else "stopped"
-            assert last["state"] == wanted, f"{tenant_id}: last told {last}"
+            assert self._is_last_told(tenant_id, expected), self._heard[tenant_id][-1]
 
     async def _take_dead_letters(self) -> set[str]:
         taken: set[str] = set()
