@@ -68,8 +68,9 @@ class Report:
     statuses_dropped: int = 0
     """Status events that came more than once."""
     worst_recovery_seconds: float = 0.0
-    leaked_mounts: set[str] = field(default_factory=set)
-    """Containers that a killed engine left mounted, and could not remove before that was mended."""
+    unremovable: dict[str, str] = field(default_factory=dict)
+    """Dead containers that the engine could not remove, with their tenants: it was killed, and lost
+    sight of a mount. The consumer has to get along with them."""
 
     @override
     def __str__(self) -> str:
@@ -83,7 +84,7 @@ class Report:
             f"  {sum(self.troubles.values())} troubles, worst recovery "
             f"{self.worst_recovery_seconds:.1f} s\n{troubles}\n"
             f"  {self.statuses} status events, {self.statuses_dropped} came twice and were dropped"
-            f"\n  {len(self.leaked_mounts)} mounts leaked by the engine, mended by hand"
+            f"\n  {len(self.unremovable)} containers that the engine could not remove"
         )
 
 
@@ -316,16 +317,16 @@ class Soak:
 
     def _is_last_told(self, tenant_id: str, expected: Expected) -> bool:
         last = max(self._heard[tenant_id], key=lambda status: int(str(status["sequence"])))
+        if expected.desired == "deleted" and tenant_id in self.report.unremovable.values():
+            return last["reason"] in ("stop_failed", "deleted", "unchanged")
         return last["state"] == ("running" if expected.desired == "running" else "stopped")
 
     def _what_is_wrong(self, tenant_id: str, expected: Expected) -> str:
         """Return how the tenant differs from what the model says; "" when it does not."""
         label = f"{self._names.prefix}.tenant_id={tenant_id}"
-        containers = self._docker.containers(label)
-        for container in containers:
-            if self._docker.inspect(container, ".State.Status") == "dead":
-                self._mend_mount(container)
-                return "a dead container is left"
+        containers = [
+            it for it in self._docker.containers(label) if not self._is_dead(it, tenant_id)
+        ]
         # A tenant that was suspended before it ever ran has none.
         allowed = {"running": {1}, "stopped": {0, 1}, "deleted": {0}}[expected.desired]
         if len(containers) not in allowed:
@@ -345,8 +346,16 @@ class Soak:
         answered = {status["event_id"] for status in self._heard[tenant_id]}
         return "" if expected.last_event_id in answered else "the last event is not answered"
 
+    def _is_dead(self, container: str, tenant_id: str) -> bool:
+        """Whether the engine failed to remove it; then it can never run again."""
+        if self._docker.inspect(container, ".State.Status") != "dead":
+            return False
+        self.report.unremovable[container] = tenant_id
+        self._mend_mount(container)
+        return True
+
     def _mend_mount(self, container: str) -> None:
-        """Do what an operator has to: no engine removes a container that it lost sight of."""
+        """Do what an operator would try first; it does not always help."""
         root = Path(str(self._docker.inspect(container, ".GraphDriver.Data.MergedDir")))
         # Each start of the engine mounts the folder of all roots over itself, which hides the one.
         for place in (root.parent.parent, root):
@@ -355,7 +364,6 @@ class Soak:
                 == 0
             ):
                 pass
-        self.report.leaked_mounts.add(container)
 
     async def _wait_until(
         self, holds: Callable[[], Awaitable[str | bool]], seconds: float, what: str
