@@ -1,10 +1,10 @@
 """The engine port on Docker: observe, prepare, create, start, stop, remove, events.
 
 Sees and touches only containers with our labels and instance; of others it sees the ports that they
-hold. After an unclear answer it looks
-before it says anything. "Already so" is success. Requests that change something are seen through to
-their end even when the caller is cancelled. Reasons come from status codes and from the container's
-own state; the engine's words are only a second hint, in one table.
+hold. After an unclear answer it looks before it says anything. "Already so" is success. Requests
+that change something are seen through to their end even when the caller is cancelled. Reasons come
+from status codes and from the container's own state; the engine's words are only a second hint, in
+one table.
 """
 
 import asyncio

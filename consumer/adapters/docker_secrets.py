@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import structlog
@@ -26,6 +26,9 @@ _MOST_BYTES: Final = 500 * 1024
 _READ_SECONDS: Final = 10.0
 _USERS: Final = "/etc/passwd"
 _MOST_USERS_BYTES: Final = 1024 * 1024
+_MEMBER_BYTES: Final = 4 * 512
+"""What a tar archive adds to a file: its header, and the fill to whole blocks."""
+_HIGHEST_ID: Final = 2**31 - 1
 _MODE: Final = 0o400
 _PHRASE: Final = "failed to create container"
 
@@ -88,33 +91,49 @@ class Secrets:
             message = f"{_PHRASE}: secrets not delivered: Error response from daemon: {error}"
             raise EngineError(Reason.CREATE_FAILED, message, is_transient=True) from error
 
+    async def held_by(self, container: Container) -> dict[str, bytes]:
+        """Return by name what lies in the container: what its program may have read, and told.
+
+        Those that its program removed, or all if it put too much beside them, are left out. Raises
+        EngineUnavailable.
+        """
+        if not container.secrets:
+            return {}
+        most_bytes = (len(container.secrets) + 1) * (_MOST_BYTES + _MEMBER_BYTES)
+        archive = await self._read_archive(container, SECRETS_FOLDER, most_bytes)
+        return _unpack(archive) if len(archive) < most_bytes else {}
+
     async def _owner(self, container: Container) -> _Owner:
         """Return the ids of the user that the container runs as; root's where they are unknown."""
         user, _, group = container.user.partition(":")
-        gid = int(group) if group.isdecimal() else None
-        if user.isdecimal() and gid is not None:
-            return _Owner(int(user), gid)
+        uid, gid = _as_id(user), _as_id(group)
+        if uid is not None and gid is not None:
+            return _Owner(uid, gid)
         found = None if user in ("", "0", "root") else await self._look_up(container, user)
         if found is None:
-            if user and not user.isdecimal() and user != "root":
-                _log.warning("secrets belong to root", container=container.name, user=user)
-            found = _Owner(int(user) if user.isdecimal() else 0)
+            if uid is None and user not in ("", "root"):
+                _log.warning("secrets belong to root", container=container.name, user=user[:80])
+            found = _Owner(uid or 0)
         return found if gid is None else _Owner(found.uid, gid)
 
     async def _look_up(self, container: Container, user: str) -> _Owner | None:
         """Return the ids of a user, by name or number, as the container's own passwd has them."""
-        path = f"containers/{container.container_id}/archive"
+        archive = await self._read_archive(container, _USERS, _MOST_USERS_BYTES)
+        users = _unpack(archive).get(PurePosixPath(_USERS).name, b"")
+        return _find_user(users.decode(errors="replace"), user)
+
+    async def _read_archive(self, container: Container, path: str, most_bytes: int) -> bytes:
+        """Return the beginning of what lies at the path, as tar; empty when nothing does."""
         try:
-            archive = await self._client.read_some(
+            return await self._client.read_some(
                 "get archive",
-                path,
-                {"path": _USERS},
+                f"containers/{container.container_id}/archive",
+                {"path": path},
                 seconds=self._request_seconds,
-                most_bytes=_MOST_USERS_BYTES,
+                most_bytes=most_bytes,
             )
         except Refused:
-            return None  # no such file
-        return _find_user(_unpack(archive), user)
+            return b""
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -153,20 +172,31 @@ def _pack(contents: dict[str, bytes], owner: _Owner) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(archive: bytes) -> str:
-    """Return the text of the archive's first member; empty when it is no file."""
+def _unpack(archive: bytes) -> dict[str, bytes]:
+    """Return the whole files of the archive by their names, without their folders."""
+    files = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as members:
-            member = members.next()
-            file = members.extractfile(member) if member is not None and member.isfile() else None
-            return file.read().decode(errors="replace") if file is not None else ""
+            for member in members:
+                file = members.extractfile(member) if member.isfile() else None
+                if file is not None:
+                    files[PurePosixPath(member.name).name] = file.read()
     except (tarfile.TarError, OSError):
-        return ""
+        return {}  # cut off, or none
+    return files
 
 
 def _find_user(passwd: str, user: str) -> _Owner | None:
     for line in passwd.splitlines():
         name, _, uid, gid, *_ = (*line.split(":"), "", "", "", "")
-        if user in (name, uid) and uid.isdecimal() and gid.isdecimal():
-            return _Owner(int(uid), int(gid))
+        found = _as_id(uid), _as_id(gid)
+        if user in (name, uid) and found[0] is not None and found[1] is not None:
+            return _Owner(found[0], found[1])
     return None
+
+
+def _as_id(text: str) -> int | None:
+    """Return the number of a user or group; the image is the tenant's, and may say anything."""
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_HIGHEST_ID)):
+        return None
+    return int(text) if int(text) <= _HIGHEST_ID else None

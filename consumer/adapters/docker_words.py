@@ -18,6 +18,8 @@ _LINES: Final = 20
 _MOST_BYTES: Final = 512 * 1024
 """More than so many lines have; the engine cuts longer ones into pieces of 16 KiB."""
 _MOST_TOLD_BYTES: Final = 2048
+_MOST_OUTPUT_BYTES: Final = 4096
+"""The engine keeps so much of what a health check writes, and cuts off the rest."""
 _FRAME_HEADER: Final = 8
 _EARLIER_SECONDS: Final = 2.0
 """The engine notes the time of a start when it is done; the program may have spoken before."""
@@ -40,8 +42,10 @@ class LastWords:
         said = _health_output(shown) if is_up and is_checked else await self._log(container)
         if not said.strip():
             return ""
-        values = [*_env_values(shown), *await self._secret_values(container)]
-        return _end_of(redact(said, values).strip())
+        secrets = await self._secret_values(container)
+        if secrets is None:
+            return ""
+        return _end_of(redact(said, [*_env_values(shown), *secrets]).strip())
 
     async def _log(self, container: Container) -> str:
         """Return the last whole lines of the run that ended last."""
@@ -58,19 +62,25 @@ class LastWords:
             return ""  # its log driver has no way back
         frames = _frames(raw)
         text = as_plain_text(b"".join(frames))
+        if len(raw) >= _MOST_BYTES:
+            text = _without_last_line(text)
         # The first may be the end of a longer line, and begin within a value.
         return text.partition("\n")[2] if len(frames) >= _LINES else text
 
-    async def _secret_values(self, container: Container) -> list[str]:
-        """Return the secrets as they are now; those that cannot be read are not known here."""
-        values = []
-        for name in container.secrets:
-            try:
-                contents = await self._secrets.read(container.tenant_id, (name,))
-            except EngineError:
-                continue
-            values += [content.decode(errors="replace") for content in contents.values()]
-        return values
+    async def _secret_values(self, container: Container) -> list[str] | None:
+        """Return the secrets as it was given them and as they are now; None if one is not known.
+
+        What is not known cannot be taken out, and so nothing may be told.
+        """
+        held = await self._secrets.held_by(container)
+        try:
+            given = await self._secrets.read(container.tenant_id, container.secrets)
+        except EngineError:
+            given = {}  # it is gone, or another was put in its place
+        if not held.keys() | given.keys() >= set(container.secrets):
+            return None
+        contents = [*held.values(), *given.values()]
+        return [content.decode(errors="replace") for content in contents]
 
 
 def _frames(raw: bytes) -> list[bytes]:
@@ -89,8 +99,14 @@ def _health_output(shown: Mapping[str, object]) -> str:
     health = state.get("Health") if isinstance(state, Mapping) else None
     log = health.get("Log") if isinstance(health, Mapping) else None
     last = log[-1] if isinstance(log, list) and log else None
-    output = last.get("Output") if isinstance(last, Mapping) else None
-    return as_plain_text(str(output or "").encode(errors="replace"))
+    output = str((last.get("Output") if isinstance(last, Mapping) else None) or "").encode()
+    text = as_plain_text(output)
+    return _without_last_line(text) if len(output) >= _MOST_OUTPUT_BYTES else text
+
+
+def _without_last_line(text: str) -> str:
+    """Return the text without a line that was cut off: it may end within a value."""
+    return text.rpartition("\n")[0]
 
 
 def _env_values(shown: Mapping[str, object]) -> list[str]:

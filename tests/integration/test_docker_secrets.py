@@ -9,8 +9,8 @@ import pytest
 from consumer.adapters.docker import DockerEngine
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
-from consumer.errors import EngineUnavailable
-from consumer.model import Container, ContainerStatus
+from consumer.errors import EngineError, EngineUnavailable
+from consumer.model import Container, ContainerStatus, Reason
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.docker
 PREFIX = "ll-secrets"
 WORKER = "landlord-test/worker:1"
 CROWD = "landlord-test/crowd:1"
+ODD = "landlord-test/odd:1"
 SECRET = "db_password"
 CONTENT = b"s3cret\nwith lines\x00and more"
 
@@ -35,8 +36,10 @@ def images(docker_host: DockerHost) -> Iterator[None]:
     cli.import_image(WORKER, changes, files={"etc/passwd": f"root:x:0:0::/:/bin/sh\n{worker}"})
     crowd = "somebody:x:1:1::/:/bin/sh\n" * 50_000
     cli.import_image(CROWD, changes, files={"etc/passwd": f"{crowd}{worker}"})
+    odd = f"worker:x:{'9' * 5000}:1::/:/bin/sh\n"
+    cli.import_image(ODD, changes, files={"etc/passwd": odd})
     yield
-    cli.run("rmi", "-f", WORKER, CROWD)
+    cli.run("rmi", "-f", WORKER, CROWD, ODD)
 
 
 @pytest.fixture
@@ -128,6 +131,16 @@ async def test_a_user_who_cannot_be_found_leaves_them_to_root(
     started = await run(engine, shell_spec(image=CROWD, secrets=(SECRET,)))
 
     assert rights(docker, started) == "400 0 0"
+
+
+async def test_a_user_with_an_impossible_number_is_the_tenants_fault(engine: DockerEngine) -> None:
+    """The image is the tenant's, and may say anything; it is told as a start that failed."""
+    made = await create(engine, shell_spec(image=ODD, secrets=(SECRET,)))
+
+    with pytest.raises(EngineError, match=r"^failed to start container") as caught:
+        await engine.start(made)
+
+    assert caught.value.reason == Reason.START_FAILED
 
 
 async def lose_replies_to_deliveries(request: Request) -> Fate:

@@ -91,6 +91,32 @@ async def test_what_only_the_tenant_may_know_is_left_out(engine: DockerEngine) -
     assert words.splitlines() == ["login with *** refused", "***"]
 
 
+async def test_a_secret_of_yesterday_is_left_out_too(engine: DockerEngine, tmp_path: Path) -> None:
+    """It is the one that the container was given; the operator has changed it since."""
+    spec = script("cat /run/secrets/token; echo; echo end; exit 1", secrets=("token",))
+    container = await ended(engine, spec)
+
+    (tmp_path / TENANT_ID / "token").write_text("another")
+
+    assert await words_of(engine, container, end="end") == "***\nend"
+
+
+async def test_who_forgets_a_secret_that_nobody_knows_is_not_quoted(
+    engine: DockerEngine, docker: DockerCli, tmp_path: Path
+) -> None:
+    """What is not known cannot be taken out; one that the operator still has, can be."""
+    telling = "cat /run/secrets/token; echo; rm /run/secrets/token; echo end; exit 1"
+    container = await ended(engine, script(telling, secrets=("token",)))
+
+    known = await words_of(engine, container, end="end")
+    (tmp_path / TENANT_ID / "token").unlink()
+    unknown = await engine.last_words(container)
+
+    assert known == "***\nend"
+    assert unknown == ""
+    assert "line one" in docker.run("logs", container.container_id)
+
+
 async def test_a_value_that_begins_before_the_last_lines_is_left_out(engine: DockerEngine) -> None:
     """The engine cuts a very long line into pieces; no piece is told of which we lack the start."""
     value = "x" * 100_000
@@ -134,3 +160,18 @@ async def test_a_failing_health_check_is_quoted(engine: DockerEngine) -> None:
     unhealthy = await eventually(engine, lambda seen: seen.health is Health.UNHEALTHY)
 
     assert await engine.last_words(unhealthy) == "no answer from ***"
+
+
+async def test_a_health_check_that_writes_too_much_is_quoted_in_whole_lines(
+    engine: DockerEngine,
+) -> None:
+    """The engine cuts its output off, perhaps within a value."""
+    writing = 'echo begin; seq -s , 1 2000 | cut -c 1-4085; echo "$PASSWORD"; exit 1'
+    check = HealthCheck(("CMD-SHELL", writing), 0.2, retries=1)
+    await run(engine, shell_spec(healthcheck=check, env=(("PASSWORD", PASSWORD),)))
+
+    unhealthy = await eventually(engine, lambda seen: seen.health is Health.UNHEALTHY)
+    words = await engine.last_words(unhealthy)
+
+    assert words
+    assert "corr" not in words
