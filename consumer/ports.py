@@ -72,7 +72,8 @@ class Engine(Protocol):
 
         It never starts without its secrets. Raises EngineError invalid_event when one of them is
         not there, start_failed, port_conflict, network_failed, insufficient_resources; the
-        container then is still there, for the caller to remove.
+        container then is still there, for the caller to remove. Raises EngineError missing when
+        somebody removed it meanwhile.
         """
         ...
 

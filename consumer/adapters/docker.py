@@ -402,22 +402,20 @@ class DockerEngine:
             return seen
         if isinstance(error, EngineUnavailable):
             raise error
+        if seen is None or seen.status is ContainerStatus.REMOVING:
+            raise _vanished(container) from error
         raise await self._start_failure(container, seen, error) from error
 
     async def _fresh_started(self, container: Container) -> Container:
         seen = await self._inspect(container.container_id)
         if seen is None:
-            raise EngineError(
-                Reason.START_FAILED,
-                f"{_START}: {container.name} was removed meanwhile",
-                is_transient=True,
-            )
+            raise _vanished(container)
         return seen
 
     async def _start_failure(
-        self, container: Container, seen: Container | None, error: Refused
+        self, container: Container, seen: Container, error: Refused
     ) -> EngineError:
-        words = (seen.error if seen is not None else "") or error.message
+        words = seen.error or error.message
         message = f"{_START}: Error response from daemon: {words}"
         exit_code = await self._exit_code(container)
         is_hopeless = exit_code in _COMMAND_FAULTS or _NO_COMMAND in words
@@ -663,6 +661,11 @@ class DockerEngine:
             return None
         at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
         return EngineEvent(tenant_id, action, at)
+
+
+def _vanished(container: Container) -> EngineError:
+    message = f"{_START}: {container.name} was removed by someone else meanwhile"
+    return EngineError(Reason.MISSING, message, is_transient=True)
 
 
 def _hint(words: str) -> Reason | None:

@@ -29,6 +29,7 @@ _LEAST_API: Final = (1, 41)
 _NEWEST_API: Final = (1, 52)
 """What later versions change is not asked for, unless the engine knows nothing older."""
 _BAD_REQUEST: Final = 400
+_NOT_FOUND: Final = 404
 _NOT_NOW: Final = frozenset({502, 503, 504})
 _UNKNOWN: Final = "auto"
 """How the library calls a version that is not known yet."""
@@ -251,7 +252,7 @@ class DockerClient:
                 # Another engine has come in place of the one that we agreed with.
                 self.forget_version()
                 raise EngineUnavailable(f"{_PHRASE}: {_words(error.message)}") from error
-            raise Refused(error.status, _words(error.message)) from error
+            raise as_refused(error.status, error.message) from error
         except aiohttp.ConnectionTimeoutError as error:
             raise EngineUnavailable(
                 f"{_PHRASE}: no connection to {self._endpoint.url} within "
@@ -338,6 +339,16 @@ def is_unavailable(status: int, message: str) -> bool:
     if status == _CANNOT_CONNECT:
         return True
     return status in _NOT_NOW and "swarm" not in message.lower()
+
+
+def as_refused(status: int, message: str) -> Refused:
+    """Return the engine's answer as one of Docker's.
+
+    Podman says 500 of a container that is removed while it is asked about (seen with 4.3).
+    """
+    words = _words(message)
+    is_gone = words.lower().endswith("no such container")
+    return Refused(_NOT_FOUND if is_gone else status, words)
 
 
 def _words(text: str) -> str:

@@ -270,14 +270,14 @@ async def test_a_port_that_is_taken_fails_the_start(engine: Engine) -> None:
 
 
 async def test_what_is_gone_cannot_be_started(subject: EngineUnderTest) -> None:
-    """It is a failed start that the next look will put right."""
+    """It is told as what it is; the next look will put it right."""
     made = await create(subject.engine, shell_spec())
     subject.remove(made)
 
     with pytest.raises(EngineError) as caught:
         await subject.engine.start(made)
 
-    assert (caught.value.reason, caught.value.is_transient) == (Reason.START_FAILED, True)
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.MISSING, True)
 
 
 # --- stopping and removing --------------------------------------------------------------------

@@ -275,7 +275,7 @@ class FakeEngine:
         """Return the container, running."""
 
         def start() -> Container:
-            seen = self._there(container, Reason.START_FAILED)
+            seen = self._there(container, Reason.MISSING)
             if seen.status is ContainerStatus.PAUSED:
                 return self._keep(replace(seen, status=ContainerStatus.RUNNING), "unpause")
             if seen.status in ALIVE:

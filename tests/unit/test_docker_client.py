@@ -2,7 +2,12 @@
 
 import pytest
 
-from consumer.adapters.docker_client import VersionFault, common_version, is_unavailable
+from consumer.adapters.docker_client import (
+    VersionFault,
+    as_refused,
+    common_version,
+    is_unavailable,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,20 @@ def test_what_is_no_engine_is_told_as_such(told: object) -> None:
 def test_being_away_is_told_from_an_answer(status: int, message: str, *, is_so: bool) -> None:
     """Only what says nothing of the request leaves its outcome open."""
     assert is_unavailable(status, message) is is_so
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "understood"),
+    [
+        (404, "No such container: 1562c8", 404),
+        (500, "container 1562c8 does not exist in database: no such container", 404),
+        (500, "cannot start: mount: no such file or directory", 500),
+    ],
+)
+def test_what_is_gone_is_not_found_however_it_is_said(
+    status: int, message: str, understood: int
+) -> None:
+    """Podman calls it an internal error while the container is being removed."""
+    refused = as_refused(status, message)
+
+    assert (refused.status, refused.message) == (understood, message)
