@@ -24,6 +24,7 @@ FRESH_ID: Final = "fresh"
 """Given as `message_id`: choose a new one."""
 _CALL_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
+_QUEUE_EXPIRY_MS: Final = 600_000
 
 Status = dict[str, object]
 """The body of a status event."""
@@ -234,8 +235,14 @@ class BrokerClients:
 
 
 @asynccontextmanager
-async def connect(broker_url: str, names: Names) -> AsyncIterator[BrokerClients]:
-    """Connect to the broker for the length of the block."""
+async def connect(
+    broker_url: str, names: Names, *, queue_name: str | None = None
+) -> AsyncIterator[BrokerClients]:
+    """Connect to the broker for the length of the block.
+
+    A named queue keeps what comes while nobody is connected, also over a restart of the broker,
+    which removes it when it was left alone for long.
+    """
     connection = await aio_pika.connect(broker_url, timeout=_CALL_SECONDS)
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -245,7 +252,13 @@ async def connect(broker_url: str, names: Names) -> AsyncIterator[BrokerClients]
             )
             for name in (names.tenant_exchange, names.status_exchange)
         ]
-        queue = await channel.declare_queue(exclusive=True, timeout=_CALL_SECONDS)
+        queue = await channel.declare_queue(
+            queue_name,
+            durable=queue_name is not None,
+            exclusive=queue_name is None,
+            arguments={"x-expires": _QUEUE_EXPIRY_MS} if queue_name is not None else None,
+            timeout=_CALL_SECONDS,
+        )
         await queue.bind(statuses, "#", timeout=_CALL_SECONDS)
         subscriber = Subscriber()
         await queue.consume(subscriber.hear, no_ack=True, timeout=_CALL_SECONDS)

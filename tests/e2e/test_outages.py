@@ -58,13 +58,16 @@ async def test_the_broker_is_away_for_twenty_seconds(world: World, broker: Broke
     """What happens meanwhile is told afterwards; events published then are applied."""
     await world.run_tenant("through")
     await world.run_tenant("victim")
+    hearing = f"{world.names.prefix}-hearing"
+    async with connect(broker.url, world.names, queue_name=hearing):
+        pass  # from here on the queue keeps what nobody is there to hear
 
     with stopped(broker.node):
         world.docker.run("rm", "-f", world.container("victim"))
         await asyncio.sleep(OUTAGE_SECONDS)
         unready, said = await world.consumer.http_get("/readyz")
         served, _ = await world.consumer.http_get("/tenants/through/compute/status")
-    async with connect(broker.url, world.names) as clients:
+    async with connect(broker.url, world.names, queue_name=hearing) as clients:
         await clients.publisher.create(make_document("after"))
         await clients.subscriber.expect("victim", state="failed", reason="missing", timeout=30)
         await clients.subscriber.expect("victim", state="running", timeout=30)

@@ -323,6 +323,12 @@ class Soak:
 
     def _what_is_wrong(self, tenant_id: str, expected: Expected) -> str:
         """Return how the tenant differs from what the model says; "" when it does not."""
+        try:
+            return self._difference(tenant_id, expected)
+        except LabError as error:
+            return str(error)  # a container was replaced between the list and the look
+
+    def _difference(self, tenant_id: str, expected: Expected) -> str:
         label = f"{self._names.prefix}.tenant_id={tenant_id}"
         containers = [
             it for it in self._docker.containers(label) if not self._is_dead(it, tenant_id)
