@@ -90,7 +90,10 @@ METRICS: Final = (
         "Requests to the container engine.",
     ),
     MetricDoc(
-        "landlord_engine_start_limit", "gauge", (), "How many containers may be starting at once."
+        "landlord_engine_start_limit",
+        "gauge",
+        (),
+        "How many containers are made at a time; the consumer finds what the host does best.",
     ),
     MetricDoc("landlord_engine_up", "gauge", (), "1 while the engine can be reached."),
     MetricDoc("landlord_broker_up", "gauge", (), "1 while the broker can be used."),

@@ -354,7 +354,9 @@ class Reconcile(_Group):
 
 class Limits(_Group):
     pulls: Count = Field(3, description="images pulled at a time")
-    starts: Count = Field(8, description="containers starting at a time")
+    starts: Count = Field(
+        32, description="most containers made at a time; fewer as the host does best"
+    )
     stops: Count = Field(16, description="containers stopping at a time")
     passes: Count = Field(1024, description="tenants in a pass at a time")
     max_event_bytes: int = Field(262_144, ge=256, le=16_777_216, description="longest body taken")

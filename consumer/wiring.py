@@ -109,7 +109,6 @@ def docker_engine(
         labelled.observe(seconds)
 
     docker, limits = settings.compute.docker, settings.limits
-    metrics.engine_start_limit.set(limits.starts)
     return DockerEngine(
         endpoint=_endpoint(docker),
         naming=_naming(settings),
@@ -128,6 +127,7 @@ def docker_engine(
         observers=Observers(
             request=observe_request,
             pull=metrics.startup_phase_seconds.labels(phase="pull").observe,
+            start_limit=metrics.engine_start_limit.set,
         ),
         permit=permit,
     )

@@ -47,6 +47,7 @@ from consumer.adapters.docker_spec import (
 from consumer.adapters.docker_words import LastWords
 from consumer.adapters.images import Images, PullLimits
 from consumer.adapters.registries import FindCredentials
+from consumer.adapters.start_limit import StartGate
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,
@@ -105,9 +106,9 @@ _PORT: Final = re.compile(r":(\d{1,5})\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """How many starts and stops at a time; deadlines in seconds."""
+    """How many starts, at most, and stops at a time; deadlines in seconds."""
 
-    starts: int = 8
+    starts: int = 32
     stops: int = 16
     request_seconds: float = 60.0
     facts_seconds: float = 10.0
@@ -118,10 +119,11 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observers:
-    """Who is told of requests (operation, outcome, seconds) and of pulls (seconds)."""
+    """Who is told of requests (operation, outcome, seconds), pulls (seconds) and start limits."""
 
     request: Callable[[str, str, float], None] = lambda _operation, _outcome, _seconds: None
     pull: Callable[[float], None] = lambda _seconds: None
+    start_limit: Callable[[int], None] = lambda _limit: None
 
 
 class DockerEngine:
@@ -157,7 +159,7 @@ class DockerEngine:
         )
         self._secrets = Secrets(self._client, folder=secrets_dir, request_seconds=seconds)
         self._last_words = LastWords(self._client, self._secrets)
-        self._starts = asyncio.Semaphore(self._limits.starts)
+        self._gate = StartGate(self._limits.starts, on_change=observers.start_limit)
         self._stops = asyncio.Semaphore(self._limits.stops)
 
     @asynccontextmanager
@@ -288,7 +290,10 @@ class DockerEngine:
         self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
     ) -> Container:
         """Return a new container, created and not started."""
-        return await see_through(self._create(tenant_id, spec, generation, role))
+        async with self._gate.creating() as creation:
+            created = await see_through(self._create(tenant_id, spec, generation, role))
+            creation.container_id = created.container_id
+        return created
 
     async def _create(
         self, tenant_id: TenantId, spec: TenantSpec, generation: int | None, role: Role
@@ -364,7 +369,9 @@ class DockerEngine:
 
     async def start(self, container: Container) -> Container:
         """Return the container, running."""
-        async with self._starts:
+        if container.status is ContainerStatus.PAUSED:
+            return await see_through(self._start(container))  # costs the host nothing
+        async with self._gate.starting(container.container_id):
             return await see_through(self._start(container))
 
     async def _start(self, container: Container) -> Container:
