@@ -62,7 +62,7 @@ METRICS: Final = (
         "landlord_tenant_startup_phase_seconds",
         "histogram",
         ("phase",),
-        "Time spent in each phase of a start.",
+        "Time spent in each phase of a start; queue is all waiting for a turn.",
     ),
     MetricDoc(
         "landlord_tenant_failures_total", "counter", ("reason",), "Failures told, by reason."
@@ -153,6 +153,10 @@ class Metrics:
         self._start_at_zero(version)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+
+    def observe_phase(self, phase: str, seconds: float) -> None:
+        """Take in what one of `PHASES` took."""
+        self.startup_phase_seconds.labels(phase=phase).observe(seconds)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all samples and their content type, in the format that Accept asks for."""

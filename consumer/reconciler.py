@@ -8,9 +8,7 @@ outbox.
 """
 
 import random
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeGuard, assert_never
@@ -209,8 +207,7 @@ class Reconciler:
             case Create(role, wanted):
                 await self._create(one_pass, role, wanted)
             case Start(container):
-                with self._phase("start"):
-                    started = await engine.start(container)
+                started = await engine.start(container)
                 self._see(one_pass, one_pass.containers_with(container, started))
             case Stop(container):
                 one_pass.exchange(container, await engine.stop(container))
@@ -229,10 +226,9 @@ class Reconciler:
     async def _create(self, one_pass: "_Pass", role: Role, spec: TenantSpec) -> None:
         tenant = one_pass.tenant
         await self._engine.prepare(tenant.tenant_id, spec)
-        with self._phase("create"):
-            created = await self._engine.create(
-                tenant.tenant_id, spec, generation=tenant.generation, role=role
-            )
+        created = await self._engine.create(
+            tenant.tenant_id, spec, generation=tenant.generation, role=role
+        )
         one_pass.containers = (*one_pass.containers, created)
 
     def _lose_sight(self, one_pass: "_Pass", error: EngineUnavailable) -> None:
@@ -338,14 +334,8 @@ class Reconciler:
                 since = status.container.started_at or status.occurred_at
                 self._time_phase("healthy", (status.occurred_at - since).total_seconds())
 
-    @contextmanager
-    def _phase(self, phase: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._time_phase(phase, time.perf_counter() - began)
-
     def _time_phase(self, phase: str, seconds: float) -> None:
-        self._metrics.startup_phase_seconds.labels(phase=phase).observe(max(0.0, seconds))
+        self._metrics.observe_phase(phase, max(0.0, seconds))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -126,7 +126,7 @@ def docker_engine(
         secrets_dir=docker.secrets_dir,
         observers=Observers(
             request=observe_request,
-            pull=metrics.startup_phase_seconds.labels(phase="pull").observe,
+            phase=metrics.observe_phase,
             start_limit=metrics.engine_start_limit.set,
         ),
         permit=permit,

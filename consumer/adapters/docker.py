@@ -10,13 +10,15 @@ one table.
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 import structlog
@@ -63,6 +65,7 @@ from consumer.model import (
     as_tenant_id,
 )
 
+_T = TypeVar("_T")
 _log: Final = structlog.get_logger(__name__)
 
 _BAD_REQUEST, _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 400, 404, 409, 500
@@ -70,6 +73,8 @@ _CREATE: Final = "failed to create container"
 _START: Final = "failed to start container"
 _REMOVE: Final = "failed to remove container"
 _STOP: Final = "failed to stop container"
+_SHORT_WAIT_SECONDS: Final = 0.001
+"""A place that was free, and no wait worth a sample."""
 _COMMAND_FAULTS: Final = frozenset({126, 127})
 """Exit codes of a container whose command cannot be run or is not there."""
 _NO_COMMAND: Final = "attempted to invoke a command that was not found"
@@ -119,10 +124,13 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observers:
-    """Who is told of requests (operation, outcome, seconds), pulls (seconds) and start limits."""
+    """Who is told of requests (operation, outcome, seconds), phases (name, seconds), start limits.
+
+    The phases are pull, create and start, and queue: the wait for a place to create or start in.
+    """
 
     request: Callable[[str, str, float], None] = lambda _operation, _outcome, _seconds: None
-    pull: Callable[[float], None] = lambda _seconds: None
+    phase: Callable[[str, float], None] = lambda _phase, _seconds: None
     start_limit: Callable[[int], None] = lambda _limit: None
 
 
@@ -148,7 +156,7 @@ class DockerEngine:
             self._client,
             credentials=credentials,
             limits=pull_limits or PullLimits(),
-            observe_pull=observers.pull,
+            observe_pull=partial(observers.phase, "pull"),
         )
         self._naming = naming
         self._limits = limits or EngineLimits()
@@ -159,6 +167,7 @@ class DockerEngine:
         )
         self._secrets = Secrets(self._client, folder=secrets_dir, request_seconds=seconds)
         self._last_words = LastWords(self._client, self._secrets)
+        self._observe_phase = observers.phase
         self._gate = StartGate(self._limits.starts, on_change=observers.start_limit)
         self._stops = asyncio.Semaphore(self._limits.stops)
 
@@ -290,7 +299,7 @@ class DockerEngine:
         self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
     ) -> Container:
         """Return a new container, created and not started."""
-        async with self._gate.creating() as creation:
+        async with self._timed("create", self._gate.creating()) as creation:
             created = await see_through(self._create(tenant_id, spec, generation, role))
             creation.container_id = created.container_id
         return created
@@ -371,8 +380,19 @@ class DockerEngine:
         """Return the container, running."""
         if container.status is ContainerStatus.PAUSED:
             return await see_through(self._start(container))  # costs the host nothing
-        async with self._gate.starting(container.container_id):
+        async with self._timed("start", self._gate.starting(container.container_id)):
             return await see_through(self._start(container))
+
+    @asynccontextmanager
+    async def _timed(self, phase: str, place: AbstractAsyncContextManager[_T]) -> AsyncIterator[_T]:
+        """Measure the work in the place, and apart from it the wait for the place."""
+        asked = time.perf_counter()
+        async with place as given:
+            began = time.perf_counter()
+            if began - asked > _SHORT_WAIT_SECONDS:
+                self._observe_phase("queue", began - asked)
+            yield given
+            self._observe_phase(phase, time.perf_counter() - began)
 
     async def _start(self, container: Container) -> Container:
         if container.status is not ContainerStatus.PAUSED:

@@ -1,6 +1,7 @@
 """The Docker adapter among strangers, and when its requests are interrupted."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.docker import DockerEngine, EngineLimits
+from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
@@ -190,6 +191,32 @@ async def test_a_quiet_engine_is_not_a_lost_one(docker_host: DockerHost) -> None
         heard = [event async for event in events]
 
     assert heard == []
+
+
+@pytest.mark.usefixtures("engine")  # takes away what was made
+async def test_waiting_for_a_turn_is_not_told_as_making(docker_host: DockerHost) -> None:
+    """One at a time: what the second waits is told as queue, not as start."""
+    phases: list[tuple[str, float]] = []
+    async with DockerEngine(
+        endpoint=Endpoint(url=docker_host.url),
+        naming=NAMING,
+        limits=EngineLimits(starts=1),
+        observers=Observers(phase=lambda phase, seconds: phases.append((phase, seconds))),
+    ).opened() as narrow:
+
+        async def make(tenant_id: TenantId) -> None:
+            spec = shell_spec()
+            await narrow.prepare(tenant_id, spec)
+            made = await narrow.create(tenant_id, spec, generation=1, role=Role.CURRENT)
+            await narrow.start(made)
+
+        began = time.monotonic()
+        await asyncio.gather(make(TENANT_ID), make(OTHER))
+        took = time.monotonic() - began
+
+    told = [phase for phase, _ in phases]
+    assert sorted(told) == ["create", "create", "queue", "start", "start"]
+    assert sum(seconds for phase, seconds in phases if phase != "queue") <= took
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ async def opened(
         naming=Naming("ll-images"),
         pull_limits=limits,
         credentials=credentials,
-        observers=Observers(pull=pulled),
+        observers=Observers(phase=lambda _phase, seconds: pulled(seconds)),
     )
     async with engine.opened():
         yield engine
