@@ -14,15 +14,36 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
-from tests.bench import replacement, startup
-from tests.bench.report import Measured, Row, machine, table, write
+from tests.bench import burst, replacement, startup, truth
+from tests.bench.report import Measured, machine, table, write
 from tests.bench.stand import Stand, stand
 
-ROWS: Final[tuple[Row[Stand], ...]] = (startup.ROW, replacement.ROW)
+
+class Measurable(Protocol):
+    """One or more lines of the table."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    async def measure(self, place: Stand, *, is_quick: bool) -> list[Measured]:
+        """Return the lines, with all their samples."""
+        ...
+
+
+ROWS: Final[tuple[Measurable, ...]] = (
+    startup.ROW,
+    replacement.ROW,
+    truth.ROW,
+    burst.Burst(),
+    burst.Peers(),
+)
 
 
 def main() -> int:
@@ -58,14 +79,13 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _measure(
-    around: Surroundings, folder: Path, rows: list[Row[Stand]], *, is_quick: bool, out: Path
+    around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool, out: Path
 ) -> None:
     measured: list[Measured] = []
     async with stand(around, folder) as place:
         for row in rows:
-            rounds = row.quick_rounds if is_quick else row.rounds
-            _say(f"==> {row.name}: {row.title} ({rounds} rounds)")
-            measured.append(await row.measure(place, rounds))
+            _say(f"==> {row.name}: {row.title}")
+            measured += await row.measure(place, is_quick=is_quick)
         about = await machine(place.docker)
     print(f"\n{table(measured)}\n\n{about}")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 _HEAD: Final = ("what", "floor", "ours", "ratio", "more", "target", "met")
 _GIB: Final = 2**30
+_FEW: Final = 4
 
 T = TypeVar("T")
 
@@ -69,16 +70,16 @@ class Row(Generic[T]):
     """Makes the n-th round of the floor; returns its seconds."""
     ours: Callable[[T, int], Awaitable[float]]
 
-    async def measure(self, place: T, rounds: int) -> Measured:
+    async def measure(self, place: T, *, is_quick: bool) -> list[Measured]:
         """Run floor and ours by turns, each first in every second round; one round warms up."""
         measured = Measured(self.name, self.title, self.target)
         await self.floor(place, 0)
         await self.ours(place, 0)
-        for number in range(1, rounds + 1):
+        for number in range(1, 1 + (self.quick_rounds if is_quick else self.rounds)):
             turns = [(self.floor, measured.floor), (self.ours, measured.ours)]
             for run, samples in turns if number % 2 else reversed(turns):
                 samples.append(await run(place, number))
-        return measured
+        return [measured]
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -107,9 +108,13 @@ def _cells(row: Measured) -> tuple[str, ...]:
 
 
 def _spread(samples: Sequence[float]) -> str:
-    """Return the median, and between which values half of the samples lie."""
-    low, middle, high = quantiles(samples, n=4)
+    """Return the median, and between which values half of the samples lie; few are all shown."""
+    low, middle, high = quantiles(samples, n=4) if len(samples) > _FEW else _ends(samples)
     return f"{_milliseconds(middle)} ({low * 1000:.0f} to {high * 1000:.0f})"
+
+
+def _ends(samples: Sequence[float]) -> tuple[float, float, float]:
+    return min(samples), median(samples), max(samples)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -16,7 +16,7 @@ from deploy.lab.surroundings import Surroundings
 from tests.e2e.broker_clients import BrokerClients, Heard, connect
 from tests.e2e.consumer_process import ConsumerProcess
 
-_IMAGE: Final = "landlord-bench/web:1"
+IMAGE: Final = "landlord-bench/web:1"
 _ANSWER_SECONDS: Final = 60.0
 
 
@@ -34,14 +34,16 @@ class Stand:
         """Return a document for a small web server."""
         return {
             "tenant_id": tenant_id,
-            "containers": [{"image": _IMAGE, **container}],
+            "containers": [{"image": IMAGE, **container}],
             "resources": {"cpu": 1000, "memory": 64},
         }
 
-    async def answer(self, tenant_id: str, event_id: str) -> Heard:
+    async def answer(
+        self, tenant_id: str, event_id: str, *, seconds: float = _ANSWER_SECONDS
+    ) -> Heard:
         """Return the status event that answers the tenant event."""
         return await self.clients.subscriber.expect_message(
-            tenant_id, event_id=event_id, timeout=_ANSWER_SECONDS
+            tenant_id, event_id=event_id, timeout=seconds
         )
 
     async def run_tenant(self, tenant_id: str, **container: object) -> dict[str, object]:
@@ -88,8 +90,8 @@ async def stand(around: Surroundings, folder: Path) -> AsyncIterator[Stand]:
         names=names, broker_url=around.broker_url, docker_host=around.docker_host, folder=folder
     )
     async with AsyncExitStack() as stack:
-        cli.import_image(_IMAGE, ('CMD ["/start.sh"]', "ENV PORT=8080"))
-        stack.callback(cli.run, "rmi", "-f", _IMAGE)
+        cli.import_image(IMAGE, ('CMD ["/start.sh"]', "ENV PORT=8080"))
+        stack.callback(cli.run, "rmi", "-f", IMAGE)
         stack.callback(cli.remove_volumes, names.label)
         stack.callback(cli.remove_containers, names.label)
         stack.push_async_callback(remove_names, around.broker_url, names)
