@@ -18,6 +18,7 @@ SOON_SECONDS = 2.0
 RETRY_SECONDS = 60
 """Longer than any test waits: who is answered sooner has not waited for a retry."""
 GRACE_SECONDS = 5
+BURST = 24
 
 
 @pytest.fixture
@@ -137,3 +138,17 @@ async def test_a_delete_overtakes_an_update_that_is_stopping(world: World) -> No
     assert status["reason"] == "deleted"
     assert world.subscriber.summary("stubborn") == [("running", "started"), ("stopped", "deleted")]
     assert world.containers("stubborn") == []
+
+
+async def test_a_burst_of_one_holds_up_nobody_else(world: World) -> None:
+    """A delete that comes after many creations is answered while most of them still wait."""
+    await world.run_tenant("bystander")
+    burst = [f"burst-{number}" for number in range(BURST)]
+
+    await asyncio.gather(*(world.publisher.create(make_document(name)) for name in burst))
+    await world.delete_tenant("bystander")
+    made_before = sum(bool(world.subscriber.statuses(name)) for name in burst)
+    for name in burst:
+        await world.subscriber.expect(name, state="running", timeout=120)
+
+    assert made_before < BURST / 2
