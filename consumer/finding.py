@@ -25,6 +25,8 @@ from consumer.model import (
 ALIVE: Final = frozenset(
     {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
 )
+PAST_USE: Final = frozenset({ContainerStatus.REMOVING, ContainerStatus.DEAD})
+"""A container that can never run again: on its way out, or what a failed removal left."""
 _KILLED_BY_HAND: Final = frozenset({128 + 9, 128 + 15})
 _RESTARTED_BY_ENGINE: Final = frozenset({"always", "unless-stopped"})
 
@@ -41,7 +43,6 @@ class Rules:
     """A crash loop is over once the container has stayed up this long."""
     crash_loop_restarts: int = 3
     crash_loop_window_seconds: float = 60.0
-    removal_look_seconds: float = 0.5
     """When to look again at a container that is being removed."""
 
 
@@ -61,8 +62,18 @@ def assess(tenant: Tenant, containers: Sequence[Container], now: datetime, rules
     container = main_container(tenant, containers) if containers else None
     if tenant.desired is not Desired.RUNNING:
         return _assess_unwanted(tenant, container)
-    if container is None:
+    if container is None or container.status is ContainerStatus.REMOVING:
         return _assess_absent(tenant)
+    return _assess_wanted(tenant, container, containers, now, rules)
+
+
+def _assess_wanted(
+    tenant: Tenant,
+    container: Container,
+    containers: Sequence[Container],
+    now: datetime,
+    rules: Rules,
+) -> Finding:
     match container.status:
         case ContainerStatus.RUNNING:
             has_to_last = _is_restart(tenant, container) or _is_replacing(tenant, containers)

@@ -270,8 +270,8 @@ class Health(StrEnum):
 class Role(StrEnum):
     """Which of its tenant's names a container has.
 
-    SUCCESSOR and PREDECESSOR are had only during a replacement, DISCARDED only by a dead container
-    that the engine cannot remove.
+    SUCCESSOR and PREDECESSOR are had only during a replacement, DISCARDED only by a container that
+    is past use and that the engine cannot remove.
     """
 
     CURRENT = "tenant"

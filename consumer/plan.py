@@ -19,6 +19,7 @@ from typing import Final, assert_never
 
 from consumer.finding import (
     ALIVE,
+    PAST_USE,
     Finding,
     Rules,
     after_start,
@@ -117,12 +118,10 @@ Action = Create | Start | Stop | Remove | Rename | Adjust | GiveUp | Wait | Noth
 
 def decide(tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules) -> Action:
     """Return the next action for the tenant."""
-    if any(container.status is ContainerStatus.REMOVING for container in containers):
-        return Wait(now + timedelta(seconds=rules.removal_look_seconds))
-    dead = [container for container in containers if container.status is ContainerStatus.DEAD]
-    if dead:
-        # What is left of a removal that failed: it can never run again.
-        return Remove(dead[0])
+    lost = [container for container in containers if container.status in PAST_USE]
+    if lost:
+        # Somebody else's removal is waited for by asking for it too; a failed one is tried again.
+        return Remove(lost[0])
     match tenant.desired:
         case Desired.DELETED:
             return _towards_deleted(tenant, containers, now)

@@ -16,11 +16,10 @@ from typing import Final, TypeGuard, assert_never
 import structlog
 
 from consumer.errors import EngineError, EngineUnavailable
-from consumer.finding import Finding, Rules, assess, has_fallen_back, note_restart
+from consumer.finding import PAST_USE, Finding, Rules, assess, has_fallen_back, note_restart
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
-    ContainerStatus,
     Desired,
     Health,
     Reason,
@@ -186,12 +185,12 @@ class Reconciler:
             await self._observe(one_pass)
 
     async def _set_aside(self, one_pass: "_Pass", dead: Container, error: EngineError) -> None:
-        """Go on without a dead container that the engine cannot remove, once its name is free.
+        """Go on without a container that is past use, once its name is free.
 
-        A mount that leaked is enough for that, and may stay until somebody mends the host. Every
-        later pass tries again to remove it.
+        The engine could not remove it, or is at it for too long: a mount that leaked is enough, and
+        may stay until somebody mends the host. Every later pass tries again.
         """
-        _log.warning("dead container left", container=dead.name, error=str(error))
+        _log.warning("container left behind", container=dead.name, error=str(error))
         if dead.role is not Role.DISCARDED:
             try:
                 await self._engine.rename(dead, Role.DISCARDED)
@@ -368,8 +367,8 @@ class _Pass:
 
 def _is_past_use(action: _Deed, tenant: Tenant) -> TypeGuard[Remove]:
     """Whether the tenant can be as it should be though this removal failed."""
-    is_dead = isinstance(action, Remove) and action.container.status is ContainerStatus.DEAD
-    return is_dead and tenant.desired is not Desired.DELETED
+    is_lost = isinstance(action, Remove) and action.container.status in PAST_USE
+    return is_lost and tenant.desired is not Desired.DELETED
 
 
 def _for_good(finding: Finding) -> Setback:

@@ -304,7 +304,8 @@ class FakeEngine:
         def remove() -> None:
             if container.container_id in self.stuck:
                 seen = self._there(container, Reason.STOP_FAILED)
-                self._keep(replace(seen, status=ContainerStatus.DEAD), "die")
+                if seen.status is not ContainerStatus.REMOVING:
+                    self._keep(replace(seen, status=ContainerStatus.DEAD), "die")
                 message = "failed to remove container: device or resource busy"
                 raise EngineError(Reason.STOP_FAILED, message, is_transient=True)
             if self._containers.pop(container.container_id, None) is not None:

@@ -174,8 +174,8 @@ NO = RestartPolicy("no")
         ),
         pytest.param(
             tenant(),
-            [container(ContainerStatus.REMOVING)],
-            Wait(NOW + timedelta(seconds=0.5)),
+            [r := container(ContainerStatus.REMOVING)],
+            Remove(r),
             id="removal in progress",
         ),
         pytest.param(

@@ -365,6 +365,44 @@ async def test_a_dead_container_under_the_tenants_name_is_set_aside(bench: Bench
     assert (await bench.told())[-1] == ("running", "restarted")
 
 
+async def test_a_removal_by_somebody_else_is_told_and_waited_for(bench: Bench) -> None:
+    """It is as good as gone: told as missing at once, and made again when its name is free."""
+    old = await bench.running()
+    bench.engine.change(old, status=ContainerStatus.REMOVING)
+
+    await bench.settle()
+
+    (new,) = bench.engine.containers()
+    assert new.container_id != old.container_id
+    assert await bench.told() == [STARTED, ("failed", "missing"), ("running", "restarted")]
+
+
+async def test_a_removal_that_never_ends_keeps_nobody_from_running(bench: Bench) -> None:
+    """It is set aside like a dead one."""
+    old = await bench.running()
+    bench.engine.stuck.add(old.container_id)
+    bench.engine.change(old, status=ContainerStatus.REMOVING)
+
+    await bench.settle()
+
+    left, new = bench.engine.containers()
+    assert (left.status, left.role) == (ContainerStatus.REMOVING, Role.DISCARDED)
+    assert (new.status, new.role) == (ContainerStatus.RUNNING, Role.CURRENT)
+    assert (await bench.told())[-1] == ("running", "restarted")
+
+
+async def test_a_removal_that_never_ends_is_told_to_who_deletes(bench: Bench) -> None:
+    """Nobody waits for ever without a word."""
+    old = await bench.running()
+    bench.engine.stuck.add(old.container_id)
+    bench.engine.change(old, status=ContainerStatus.REMOVING)
+    await bench.want(EventKind.DELETED)
+
+    await bench.one_pass()
+
+    assert (await bench.told())[-1] == ("failed", "stop_failed")
+
+
 async def test_many_that_cannot_be_removed_keep_nobody_from_running(bench: Bench) -> None:
     """Each is set aside under a name of its own."""
     for spec in (OLD, NEW, OLD):
