@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak bench check static unit format clean
+.PHONY: help demo run test soak bench check static unit format contract clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -43,6 +43,9 @@ unit: $(READY)
 format: $(READY) ## format, and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+contract: $(READY) ## write deploy/contract/ anew from the code
+	@$(BIN)/python -m deploy.renew_contract
 
 clean: ## remove what the targets above made in this folder
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -18,8 +18,9 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import hdrs, web  # noqa: TID251 - the server's one door
 
+from consumer.contract import status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, LedgerError
-from consumer.messages import status_document, status_event_schema, tenant_event_schema
+from consumer.messages import status_document
 from consumer.metrics import Metrics
 from consumer.model import (
     TENANT_ID_RULE,
@@ -75,6 +76,7 @@ class Api:
         is_stale: Callable[[TenantId], bool],
         is_live: Callable[[], bool],
         version: str,
+        asyncapi: str,
         token: str | None = None,
         request_seconds: float = 5.0,
     ) -> None:
@@ -85,6 +87,7 @@ class Api:
         self._is_stale = is_stale
         self._is_live = is_live
         self._version = version
+        self._asyncapi = asyncapi
         self._token = token
         self._request_seconds = request_seconds
         self._runner: web.AppRunner | None = None
@@ -127,6 +130,7 @@ class Api:
             "/tenants/{tenant_id}/compute/status": self._status,
             "/schema/tenant-event.json": _tenant_event_schema,
             "/schema/status-event.json": _status_event_schema,
+            "/asyncapi.yaml": self._describe,
         }
         site = web.Application(middlewares=[self._answer], client_max_size=_MOST_BODY_BYTES)
         site.add_routes(web.get(path, answer) for path, answer in routes.items())
@@ -184,6 +188,9 @@ class Api:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
         body, content_type = self._metrics.render(accept)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def _describe(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text=self._asyncapi, content_type="application/yaml")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         asked_for = request.match_info["tenant_id"]

@@ -20,6 +20,7 @@ from consumer import wiring
 from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
+from consumer.contract import asyncapi
 from consumer.dispatcher import Dispatcher
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import (
@@ -193,6 +194,7 @@ async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIter
         is_stale=lambda _: True,
         is_live=lambda: True,
         version=version(DISTRIBUTION),
+        asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )
     async with api.serve(settings.http.host, settings.http.port):
@@ -327,6 +329,7 @@ async def _open_api(
         is_stale=lambda _: parts.watcher.trouble is not None,
         is_live=lambda: (utc_now() - parts.upkeep.looked_at).total_seconds() < _LIVE_SECONDS,
         version=version(DISTRIBUTION),
+        asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )
     await stack.enter_async_context(api.serve(settings.http.host, settings.http.port))

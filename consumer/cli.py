@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from uuid import uuid4
@@ -22,10 +23,10 @@ from consumer.adapters.rabbitmq_operator import (
     publish_tenant_event,
     watch_statuses,
 )
-from consumer.app import examine, serve
+from consumer.app import DISTRIBUTION, examine, serve
 from consumer.cli_dead_letters import dead_letters
+from consumer.contract import asyncapi, status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, SettingsError
-from consumer.messages import status_event_schema, tenant_event_schema
 from consumer.model import Document, EventKind, as_tenant_id
 from consumer.settings import Settings, load
 from consumer.terminal import (
@@ -38,7 +39,7 @@ from consumer.terminal import (
     refuse,
     say,
 )
-from consumer.wiring import broker_link, topology
+from consumer.wiring import broker_link, broker_names, topology
 
 _T = TypeVar("_T")
 
@@ -277,6 +278,16 @@ def schema(*, events_out: Annotated[bool, typer.Option("--status")] = False) -> 
     Example: landlord-consumer schema --status
     """
     print(json.dumps(status_event_schema() if events_out else tenant_event_schema(), indent=2))
+
+
+@cli.command(name="asyncapi")
+def print_asyncapi(config: ConfigOption = None) -> None:
+    """Print the AsyncAPI 3 document of what comes and goes, with the names of the settings.
+
+    Example: landlord-consumer asyncapi > asyncapi.yaml
+    """
+    names = broker_names(load(config))
+    print(asyncapi(names, version=version(DISTRIBUTION)), end="")
 
 
 def _wait(work: Coroutine[object, object, _T]) -> _T:

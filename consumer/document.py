@@ -21,6 +21,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -31,6 +33,7 @@ from consumer.errors import Fault
 from consumer.image_reference import parse_image
 from consumer.model import (
     SECRETS_FOLDER,
+    TENANT_ID_PATTERN,
     TENANT_ID_RULE,
     HealthCheck,
     PortMapping,
@@ -40,7 +43,6 @@ from consumer.model import (
     Transport,
     Ulimit,
     as_pairs,
-    as_tenant_id,
 )
 
 
@@ -141,7 +143,24 @@ def _not_empty(value: str) -> str:
     return value
 
 
-def _matching(pattern: str, rule: str) -> AfterValidator:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A validator, and the keywords by which JSON Schema tells what it can of it."""
+
+    validator: AfterValidator | BeforeValidator
+    keywords: tuple[tuple[str, str | int], ...]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> object:
+        return self.validator.__get_pydantic_core_schema__(source, handler)
+
+    def __get_pydantic_json_schema__(
+        self, schema: object, handler: GetJsonSchemaHandler
+    ) -> Mapping[str, object]:
+        told = handler(schema)  # type: ignore[arg-type]  # as pydantic gave it
+        return {**told, **dict(self.keywords)}
+
+
+def _matching(pattern: str, rule: str) -> _Told:
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -149,19 +168,19 @@ def _matching(pattern: str, rule: str) -> AfterValidator:
             raise ValueError(rule)
         return value
 
-    return AfterValidator(check)
+    return _Told(AfterValidator(check), (("pattern", f"^({pattern})$"),))
 
 
-Integer = Annotated[int, BeforeValidator(_as_integer)]
-Decimal = Annotated[float, BeforeValidator(_as_number)]
+# These two stand outside of a field's limits, or JSON Schema would not be told of the limits.
+AsInteger: Final = BeforeValidator(_as_integer)
+AsNumber: Final = BeforeValidator(_as_number)
 Boolean = Annotated[bool, BeforeValidator(_as_boolean)]
 Text = Annotated[str, BeforeValidator(_as_text)]
-Rendered = Annotated[str, BeforeValidator(_as_rendered)]
+Rendered = Annotated[str, BeforeValidator(_as_rendered, json_schema_input_type=str | float | bool)]
 Nullable = BeforeValidator(_absent_if_null)
-Filled = Annotated[Text, AfterValidator(_not_empty)]
+Filled = Annotated[Text, _Told(AfterValidator(_not_empty), (("minLength", 1),))]
 
-_NAME_RULE: Final = TENANT_ID_RULE
-Name = Annotated[Text, _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", f"has to be {_NAME_RULE}")]
+Name = Annotated[Text, _matching(TENANT_ID_PATTERN, f"has to be {TENANT_ID_RULE}")]
 AbsolutePath = Annotated[Text, _matching(r"/[^\x00-\x1f]*", "has to be an absolute path")]
 
 
@@ -181,7 +200,7 @@ def _label_key(key: str, info: ValidationInfo) -> str:
 LabelKey = Annotated[Text, AfterValidator(_label_key)]
 
 
-def _at_most(count: int) -> BeforeValidator:
+def _at_most(count: int) -> _Told:
     """Refuse more entries with one fault, before each of them is looked at."""
 
     def check(value: object) -> object:
@@ -189,7 +208,7 @@ def _at_most(count: int) -> BeforeValidator:
             raise ValueError(f"has {len(value)} entries, at most {count} are taken")
         return value
 
-    return BeforeValidator(check)
+    return _Told(BeforeValidator(check), (("maxItems", count), ("maxProperties", count)))
 
 
 Many: Final = _at_most(1000)
@@ -214,12 +233,17 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+_AnyCase = Annotated[str, Field(pattern="^([Tt][Cc][Pp]|[Uu][Dd][Pp]|[Ss][Cc][Tt][Pp])$")]
+
+
 class PortDocument(_Part):
     """A port; without `host_port`, or with 0, it is exposed and not published."""
 
-    container_port: Annotated[Integer, Field(ge=1, le=65535)]
-    host_port: Annotated[Integer, Field(ge=0, le=65535)] = 0
-    protocol: Annotated[Literal["tcp", "udp", "sctp"], BeforeValidator(_lower)] = "tcp"
+    container_port: Annotated[int, Field(ge=1, le=65535), AsInteger]
+    host_port: Annotated[int, Field(ge=0, le=65535), AsInteger] = 0
+    protocol: Annotated[
+        Literal["tcp", "udp", "sctp"], BeforeValidator(_lower, json_schema_input_type=_AnyCase)
+    ] = "tcp"
     name: Annotated[Filled | None, Nullable] = None
 
     def mapping(self) -> PortMapping:
@@ -263,10 +287,16 @@ class HealthCheckDocument(_Part):
     command: _Test = None
     type: Annotated[Text, AfterValidator(_can_be_run)] = "exec"
     disable: Boolean = False
-    interval_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
-    timeout_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
-    start_period_seconds: Annotated[Decimal | None, Field(ge=0, le=86400), Nullable] = None
-    retries: Annotated[Integer | None, Field(ge=0, le=1000), Nullable] = None
+    interval_seconds: Annotated[
+        Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
+    ] = None
+    timeout_seconds: Annotated[
+        Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
+    ] = None
+    start_period_seconds: Annotated[
+        Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
+    ] = None
+    retries: Annotated[Annotated[int, Field(ge=0, le=1000), AsInteger] | None, Nullable] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -364,15 +394,15 @@ class ContainerDocument(_Part):
 class ResourcesDocument(_Part):
     """Hard limits; the operator's defaults where they are left out."""
 
-    cpu: Annotated[Integer | None, Field(ge=10, le=1_000_000), Nullable] = None
-    memory: Annotated[Integer | None, Field(ge=6, le=16_777_216), Nullable] = None
+    cpu: Annotated[Annotated[int, Field(ge=10, le=1_000_000), AsInteger] | None, Nullable] = None
+    memory: Annotated[Annotated[int, Field(ge=6, le=16_777_216), AsInteger] | None, Nullable] = None
 
 
 class UlimitDocument(_Part):
     """A pair of limits; -1 means unlimited."""
 
-    soft: Annotated[Integer, Field(ge=-1)]
-    hard: Annotated[Integer, Field(ge=-1)]
+    soft: Annotated[int, Field(ge=-1), AsInteger]
+    hard: Annotated[int, Field(ge=-1), AsInteger]
 
 
 _RESTART: Final = re.compile(r"(no|always|unless-stopped|on-failure)(?::([0-9]{1,6}))?")
@@ -552,11 +582,15 @@ class ProviderConfigDocument(_Part):
     init: Boolean = False
     stop_signal: Annotated[
         Annotated[Text, AfterValidator(_signal)] | None,
-        BeforeValidator(_as_rendered),
+        BeforeValidator(_as_rendered, json_schema_input_type=str | float | bool | None),
     ] = None
-    stop_grace_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 10
-    shm_size_mb: Annotated[Integer | None, Field(ge=1, le=1_048_576), Nullable] = None
-    pids_limit: Annotated[Integer | None, Field(ge=1, le=4_194_304), Nullable] = None
+    stop_grace_seconds: Annotated[int, Field(ge=0, le=3600), AsInteger] = 10
+    shm_size_mb: Annotated[
+        Annotated[int, Field(ge=1, le=1_048_576), AsInteger] | None, Nullable
+    ] = None
+    pids_limit: Annotated[Annotated[int, Field(ge=1, le=4_194_304), AsInteger] | None, Nullable] = (
+        None
+    )
     ulimits: Annotated[
         Annotated[dict[Text, UlimitDocument], AfterValidator(_limits)] | None, Some, Nullable
     ] = None
@@ -571,16 +605,11 @@ class ProviderConfigDocument(_Part):
     dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Some, Nullable] = None
 
 
-def _tenant_id(value: str) -> str:
-    try:
-        return as_tenant_id(value)
-    except ValueError as error:
-        raise ValueError(f"has to be {error}") from None
-
-
 class _Subject(_Part):
-    tenant_id: Annotated[Text, AfterValidator(_tenant_id)]
-    generation: Annotated[Integer | None, Field(ge=1, le=2**63 - 1), Nullable] = None
+    tenant_id: Name
+    generation: Annotated[Annotated[int, Field(ge=1, le=2**63 - 1), AsInteger] | None, Nullable] = (
+        None
+    )
 
 
 class SubjectDocument(_Subject):
@@ -593,7 +622,9 @@ class TenantDocument(_Subject):
     """The body of created and updated: the tenant's desired state."""
 
     provider_type: Annotated[Filled | None, Nullable] = None
-    containers: list[ContainerDocument]
+    containers: Annotated[
+        list[ContainerDocument], Field(json_schema_extra={"minItems": 1, "maxItems": 1})
+    ]
     resources: Annotated[ResourcesDocument | None, Nullable] = None
     labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
     provider_config: ProviderConfigDocument = ProviderConfigDocument()
@@ -601,8 +632,9 @@ class TenantDocument(_Subject):
 
 # --- reading a document -----------------------------------------------------------------------
 
-_ALWAYS_SENT: Final = ("networking", "annotations", "secrets")
-_FIELDS: Final = frozenset((*TenantDocument.model_fields, *_ALWAYS_SENT))
+ALWAYS_SENT: Final = ("networking", "annotations", "secrets")
+"""Top-level fields that serialisers of the original always send; taken while they are empty."""
+_FIELDS: Final = frozenset((*TenantDocument.model_fields, *ALWAYS_SENT))
 _UNTOLD: Final = frozenset({"env", "log_options", "secrets", "command", "args", "test"})
 """Fields whose values never appear in a fault: they may hold what only the tenant may know."""
 
@@ -713,7 +745,7 @@ def _log_options(config: ProviderConfigDocument) -> dict[str, str]:
 def _prune(raw: Mapping[str, object]) -> tuple[dict[str, object], list[Fault]]:
     """Take away the fields that serialisers of the original always send empty."""
     pruned = dict(raw)
-    faults = [_drop(pruned, name, name) for name in _ALWAYS_SENT]
+    faults = [_drop(pruned, name, name) for name in ALWAYS_SENT]
     resources = pruned.get("resources")
     if isinstance(resources, Mapping):
         pruned["resources"] = inner = dict(resources)

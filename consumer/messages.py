@@ -23,7 +23,6 @@ from consumer.document import (
     Number,
     Plain,
     SpecDefaults,
-    TenantDocument,
     is_null,
     read_document,
     read_subject,
@@ -515,7 +514,7 @@ class _Told(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _ToldContainer(_Told):
+class StatusContainerDocument(_Told):
     id: str
     name: str
     image: str
@@ -528,7 +527,7 @@ class _ToldContainer(_Told):
     health: Health
 
 
-class _ToldPort(_Told):
+class StatusPortDocument(_Told):
     name: str | None
     container_port: int
     host_ip: str | None
@@ -547,8 +546,8 @@ class StatusDocument(_Told):
     generation: int | None
     event_id: str | None
     provider_type: str
-    container: _ToldContainer | None
-    ports: list[_ToldPort]
+    container: StatusContainerDocument | None
+    ports: list[StatusPortDocument]
     health: Health
     changes: list[str]
     startup_seconds: float | None
@@ -585,7 +584,7 @@ class StatusDocument(_Told):
         )
 
 
-def _report(told: _ToldContainer | None) -> ContainerReport | None:
+def _report(told: StatusContainerDocument | None) -> ContainerReport | None:
     if told is None:
         return None
     return ContainerReport(
@@ -633,13 +632,3 @@ def dead_letter_headers(error: InvalidMessage, received_at: datetime) -> dict[st
         "landlord-error": _cut(str(error)),
         "landlord-received-at": _instant(received_at) or "",
     }
-
-
-def tenant_event_schema() -> Document:
-    """Return the JSON Schema of the tenant document."""
-    return TenantDocument.model_json_schema()
-
-
-def status_event_schema() -> Document:
-    """Return the JSON Schema of a status event."""
-    return StatusDocument.model_json_schema()

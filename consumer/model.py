@@ -18,7 +18,7 @@ TenantId = NewType("TenantId", str)
 EventId = NewType("EventId", str)
 ContainerId = NewType("ContainerId", str)
 
-_TENANT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+TENANT_ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 TENANT_ID_RULE: Final = (
     "1 to 128 characters of A-Z a-z 0-9 _ . -, the first an ASCII letter or a digit"
 )
@@ -26,7 +26,7 @@ TENANT_ID_RULE: Final = (
 
 def as_tenant_id(text: str) -> TenantId:
     """Return the text as a tenant id; raise ValueError with the rule when it is none."""
-    if not _TENANT_ID.fullmatch(text):
+    if not re.fullmatch(TENANT_ID_PATTERN, text):
         raise ValueError(TENANT_ID_RULE)
     return TenantId(text)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_board import DockerBoard
@@ -32,6 +33,7 @@ from consumer.adapters.rabbitmq_topology import (
     declare,
 )
 from consumer.adapters.registries import LoginFile, RegistryLogins
+from consumer.contract import BrokerNames
 from consumer.document import SpecDefaults
 from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
@@ -69,6 +71,22 @@ def topology(settings: Settings) -> Topology:
     """Return the names on the broker."""
     broker = settings.broker
     return Topology(
+        tenant_exchange=broker.tenant_exchange,
+        queue=broker.queue,
+        status_exchange=broker.status_exchange,
+        dead_letter=broker.dead_letter,
+    )
+
+
+def broker_names(settings: Settings) -> BrokerNames:
+    """Return what the contract's documents name on the broker; no login is among it."""
+    broker, parts = settings.broker, urlsplit(settings.broker.url)
+    is_encrypted = parts.scheme == "amqps"
+    port = parts.port or (5671 if is_encrypted else 5672)
+    return BrokerNames(
+        host=f"{parts.hostname or 'localhost'}:{port}",
+        virtual_host=unquote(parts.path[1:]) or "/",
+        is_encrypted=is_encrypted,
         tenant_exchange=broker.tenant_exchange,
         queue=broker.queue,
         status_exchange=broker.status_exchange,

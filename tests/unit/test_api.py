@@ -81,6 +81,7 @@ class World:
             is_stale=lambda _: self.stale,
             is_live=lambda: self.live,
             version="1.2.3",
+            asyncapi="asyncapi: 3.0.0\n",
             token=self.token,
             request_seconds=self.request_seconds,
         )
@@ -379,6 +380,15 @@ async def test_schemas_are_served(name: str) -> None:
     assert "tenant_id" in reply.text
 
 
+async def test_the_asyncapi_document_is_served() -> None:
+    """`GET /asyncapi.yaml` is the document that the API was given, as YAML."""
+    reply = await ask(World(), "/asyncapi.yaml")
+
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "application/yaml; charset=utf-8"
+    assert reply.text == "asyncapi: 3.0.0\n"
+
+
 async def test_the_root_names_the_paths() -> None:
     """`GET /` says what runs here and what can be asked."""
     reply = await ask(World(), "/")
@@ -392,7 +402,14 @@ async def test_the_root_names_the_paths() -> None:
 # --- the token --------------------------------------------------------------------------------
 
 
-GUARDED = ["/", "/tenants", STATUS_PATH, "/schema/tenant-event.json", "/no/such/path"]
+GUARDED = [
+    "/",
+    "/tenants",
+    STATUS_PATH,
+    "/asyncapi.yaml",
+    "/schema/tenant-event.json",
+    "/no/such/path",
+]
 
 
 @pytest.mark.parametrize("path", GUARDED)

@@ -34,9 +34,7 @@ from consumer.messages import (
     encode_status,
     event_type,
     status_document,
-    status_event_schema,
     status_headers,
-    tenant_event_schema,
     tracing,
 )
 from consumer.model import (
@@ -1111,25 +1109,3 @@ def test_dead_letter_headers_are_of_bounded_length() -> None:
     headers = dead_letter_headers(InvalidMessage(Reason.INVALID_EVENT, faults), MOMENT)
 
     assert len(headers["landlord-error"].encode()) <= 2048
-
-
-# --- schemas ----------------------------------------------------------------------------------
-
-
-def test_the_schema_of_a_status_event_has_every_field_told() -> None:
-    """What is told and what is published as its shape are the same fields."""
-    schema = status_event_schema()
-    properties, told = schema["properties"], status_document(make_status())
-
-    assert isinstance(properties, dict)
-    assert set(properties) == set(told)
-    assert set(told) == set(schema["required"])  # type: ignore[call-overload]  # a list of names
-
-
-def test_the_schema_of_a_tenant_event_closes_the_document() -> None:
-    """The document's schema names what is required and takes no other fields."""
-    schema = tenant_event_schema()
-
-    assert schema["required"] == ["tenant_id", "containers"]
-    assert schema["additionalProperties"] is False
-    json.dumps(schema)
