@@ -186,9 +186,11 @@ async def _stand_by_for_lease(
 @asynccontextmanager
 async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIterator[None]:
     """Say over HTTP, for the length of the block, that this consumer lives and is not ready."""
+    metrics = Metrics(version=version(DISTRIBUTION))
+    metrics.standing_by.set(1)
     api = Api(
         ledger=_NotOurs(trouble),
-        metrics=Metrics(version=version(DISTRIBUTION)),
+        metrics=metrics,
         readiness=lambda: {part: trouble},
         observed_at=lambda _: None,
         is_stale=lambda _: True,

@@ -7,6 +7,7 @@ instrument that is not in it cannot be made.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from prometheus_client import (
@@ -39,6 +40,12 @@ EVENT_TYPES: Final = (*(kind.value for kind in EventKind), "unknown")
 ACTIONS: Final = (
     *("create", "start", "stop", "remove", "rename", "adjust", "giveup", "wait", "nothing"),
 )
+OPERATIONS: Final = (
+    *("create", "start", "stop", "kill", "remove", "rename", "update", "inspect", "list"),
+    *("logs", "get archive", "put archive", "image inspect", "info", "ping"),
+    *("network connect", "network create", "network disconnect", "network list", "network remove"),
+)
+REQUEST_OUTCOMES: Final = ("ok", "refused", "unavailable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,12 @@ METRICS: Final = (
         (),
         "When the last engine event happened (Unix time; 0 before the first).",
     ),
+    MetricDoc(
+        "landlord_standing_by",
+        "gauge",
+        (),
+        "1 while another consumer does the work; engine, broker and ledger are told as 0 then.",
+    ),
     MetricDoc("landlord_build_info", "gauge", ("version",), "Always 1; the version is the label."),
 )
 """Everything of ours on `/metrics`, in the order of the contract."""
@@ -149,6 +162,7 @@ class Metrics:
         self.last_engine_event_timestamp_seconds = self._gauge(
             "landlord_last_engine_event_timestamp_seconds"
         )
+        self.standing_by = self._gauge("landlord_standing_by")
         self.build_info = self._gauge("landlord_build_info")
         self._start_at_zero(version)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -174,9 +188,10 @@ class Metrics:
             self.status_events.labels(state=state.value)
         for action in ACTIONS:
             self.passes.labels(action=action)
-        for kind in EVENT_TYPES:
-            for outcome in OUTCOMES:
-                self.tenant_events.labels(type=kind, outcome=outcome)
+        for kind, outcome in product(EVENT_TYPES, OUTCOMES):
+            self.tenant_events.labels(type=kind, outcome=outcome)
+        for operation, outcome in product(OPERATIONS, REQUEST_OUTCOMES):
+            self.engine_request_seconds.labels(operation=operation, outcome=outcome)
         self.build_info.labels(version=version).set(1)
 
     def _counter(self, name: str) -> Counter:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -40,6 +40,32 @@ _PHRASE: Final = "failed to connect to docker daemon"
 
 _T = TypeVar("_T")
 
+Operation = Literal[
+    "create",
+    "get archive",
+    "image inspect",
+    "info",
+    "inspect",
+    "kill",
+    "list",
+    "logs",
+    "network connect",
+    "network create",
+    "network disconnect",
+    "network list",
+    "network remove",
+    "ping",
+    "put archive",
+    "remove",
+    "rename",
+    "start",
+    "stop",
+    "update",
+    "volume create",
+    "volume inspect",
+    "volume remove",
+]
+"""What is asked of the engine: the closed set of a metric's label."""
 ObserveRequest = Callable[[str, str, float], None]
 """Told of every request: operation, outcome (ok, refused, unavailable), seconds."""
 Permit = Callable[[], Awaitable[None]]
@@ -175,7 +201,7 @@ class DockerClient:
                 docker.api_version = version
 
     @asynccontextmanager
-    async def asking(self, operation: str, seconds: float) -> AsyncIterator[Docker]:
+    async def asking(self, operation: Operation, seconds: float) -> AsyncIterator[Docker]:
         """Ask for something short: at most `seconds`. Raises Refused or EngineUnavailable."""
         if self._short is None:
             raise EngineUnavailable(f"{_PHRASE}: the client is closed")
@@ -199,7 +225,13 @@ class DockerClient:
             raise EngineUnavailable(f"{_PHRASE}: {self._endpoint.url} {fault}") from fault
 
     async def read_some(
-        self, operation: str, path: str, params: dict[str, str], *, seconds: float, most_bytes: int
+        self,
+        operation: Operation,
+        path: str,
+        params: dict[str, str],
+        *,
+        seconds: float,
+        most_bytes: int,
     ) -> bytes:
         """Return the beginning of what the engine answers to a GET, at most so many bytes.
 

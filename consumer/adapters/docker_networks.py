@@ -7,7 +7,7 @@ is what the engine tells of the name afterwards.
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -136,15 +136,18 @@ class TenantNetwork:
         # A refusal is no matter here: the next start shows whether it helped.
         if is_stale:  # an engine that died left the container's old connection behind
             with suppress(Refused):
-                await self._ask("disconnect", {"Container": container.name, "Force": True})
+                await self._ask("network disconnect", {"Container": container.name, "Force": True})
         await self.ensure()
         # The engine remembers the id of the network that the container was on, and so finds no
         # other of the name by itself. One that never started needs no more than the name.
         with suppress(Refused):
-            await self._ask("connect", {"Container": container.container_id})
+            await self._ask("network connect", {"Container": container.container_id})
 
-    async def _ask(self, verb: str, whom: Document) -> None:
-        async with self._client.asking(f"network {verb}", self._request_seconds) as docker:
+    async def _ask(
+        self, operation: Literal["network connect", "network disconnect"], whom: Document
+    ) -> None:
+        verb = operation.removeprefix("network ")
+        async with self._client.asking(operation, self._request_seconds) as docker:
             # The library looks for the network first.
             await docker._query_json(f"networks/{self._network.name}/{verb}", "POST", data=whom)  # noqa: SLF001 - see above
 

@@ -103,8 +103,10 @@ async def test_a_second_consumer_stands_by_and_takes_over(
         try:
             unready, said = await answer(second, "/readyz")
             lives, _ = await second.http_get("/healthz")
+            stands_by = await second.metric("landlord_standing_by")
             world.consumer.kill()
             await taking_over
+            stands_by_still = await second.metric("landlord_standing_by")
             status = await second.status("handed-over")
             event_id = await world.publisher.tell("deleted", "handed-over")
             await world.subscriber.expect("handed-over", event_id=event_id, state="stopped")
@@ -113,6 +115,7 @@ async def test_a_second_consumer_stands_by_and_takes_over(
 
     assert (unready, lives, status["state"]) == (503, 200, "running")
     assert "standing by: another consumer owns the ledger" in said
+    assert (stands_by, stands_by_still) == (1, 0)
 
 
 async def test_one_consumer_for_an_instance_on_an_engine(

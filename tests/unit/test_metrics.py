@@ -1,11 +1,21 @@
 """The instruments: the contract's names, from the start at 0, in both formats."""
 
 import re
+from typing import get_args
 
 import pytest
 from prometheus_client import REGISTRY
 
-from consumer.metrics import ACTIONS, METRICS, OUTCOMES, PHASES, Metrics
+from consumer.adapters.docker_client import Operation
+from consumer.metrics import (
+    ACTIONS,
+    METRICS,
+    OPERATIONS,
+    OUTCOMES,
+    PHASES,
+    REQUEST_OUTCOMES,
+    Metrics,
+)
 from consumer.model import REASONS, EventKind, State
 from consumer.plan import Action
 
@@ -27,6 +37,7 @@ CONTRACT = {
     "landlord_resync_seconds": ("histogram", ()),
     "landlord_last_resync_timestamp_seconds": ("gauge", ()),
     "landlord_last_engine_event_timestamp_seconds": ("gauge", ()),
+    "landlord_standing_by": ("gauge", ()),
     "landlord_build_info": ("gauge", ("version",)),
 }
 
@@ -88,6 +99,16 @@ def test_other_closed_labels_start_at_zero() -> None:
             for phase in PHASES
         ),
         *(sample(metrics, "landlord_passes_total", action=action) for action in ACTIONS),
+        *(
+            sample(
+                metrics,
+                "landlord_engine_request_seconds_count",
+                operation=operation,
+                outcome=outcome,
+            )
+            for operation in OPERATIONS
+            for outcome in REQUEST_OUTCOMES
+        ),
     ]
 
     assert set(found) == {0.0}
@@ -96,6 +117,16 @@ def test_other_closed_labels_start_at_zero() -> None:
 def test_the_actions_are_those_of_the_plan() -> None:
     """The action label has a value for every action that the plan can decide on."""
     assert set(ACTIONS) == {action.__name__.lower() for action in Action.__args__}
+
+
+def test_the_operations_are_those_of_the_engines_client() -> None:
+    """The operation label has a value for everything that is asked while there is work to do.
+
+    Volumes are asked for by the lease alone, which is not measured.
+    """
+    asked = {name for name in get_args(Operation) if not name.startswith("volume ")}
+
+    assert set(OPERATIONS) == asked
 
 
 def test_startups_of_one_to_five_seconds_are_told_apart() -> None:
