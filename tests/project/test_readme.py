@@ -14,6 +14,7 @@ from consumer.messages import Delivery, decode_status, decode_tenant_event, enco
 from consumer.metrics import METRICS
 from consumer.model import REASONS, EventKind, State
 from consumer.settings import describe, load
+from tests.project.headings import anchors
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -171,10 +172,9 @@ def test_the_status_event_example_has_exactly_the_fields_of_a_status_event() -> 
 
 def test_every_link_within_the_project_leads_somewhere() -> None:
     """Files that are linked exist, and so do the headings."""
-    headings = re.findall(r"(?m)^#+ (.+)$", README)
-    anchors = {"#" + re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings}
+    known = {f"#{anchor}" for anchor in anchors(ROOT / "README.md")}
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
 
-    lost = [link for link in links if link not in anchors and not (ROOT / link).is_file()]
+    lost = [link for link in links if link not in known and not (ROOT / link).is_file()]
 
     assert lost == []
