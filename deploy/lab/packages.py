@@ -16,7 +16,7 @@ from typing import Final
 RABBITMQ_SERVER: Final = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 ENGINE: Final = ("dockerd", "docker", "containerd", "iptables", "ip", "nsenter", "busybox")
 BROKER: Final = (RABBITMQ_SERVER, "epmd")
-TESTS: Final = (*ENGINE, *BROKER, "docker-registry", "promtool", "podman")
+TESTS: Final = (*ENGINE, *BROKER, "docker-registry", "prometheus", "promtool", "podman")
 
 _PACKAGES: Final = {
     "dockerd": "docker.io",
@@ -30,6 +30,7 @@ _PACKAGES: Final = {
     "epmd": "erlang-base",
     "curl": "curl",
     "docker-registry": "docker-registry",
+    "prometheus": "prometheus",
     "promtool": "prometheus",
     "podman": "podman",
 }
