@@ -39,7 +39,8 @@ from consumer.model import TenantId
 from consumer.outbox import Outbox
 from consumer.policy import Admission, Policy, check
 from consumer.reconciler import Reconciler
-from consumer.settings import Settings
+from consumer.settings import Settings, tracing_variable
+from consumer.tracing import UNTRACED, Traces
 from consumer.upkeep import Upkeep
 from consumer.watcher import OrphanRule, Watcher
 from consumer.wiring import utc_now
@@ -255,11 +256,12 @@ async def _build(
     """Build the parts and open what has to be open, in order; the stack closes in reverse."""
     metrics = Metrics(version=version(DISTRIBUTION))
     admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
+    traces = await stack.enter_async_context(_tracing())
     engine = await stack.enter_async_context(
-        wiring.docker_engine(settings, metrics, permit=lease.ensure).opened()
+        wiring.docker_engine(settings, metrics, permit=lease.ensure, traces=traces).opened()
     )
     broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
-    outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=utc_now)
+    outbox = Outbox(ledger=ledger, publisher=traces.publisher(broker), metrics=metrics, now=utc_now)
     reconciler = Reconciler(
         ledger=ledger,
         engine=engine,
@@ -270,7 +272,9 @@ async def _build(
         backoff=wiring.backoff(settings),
     )
     dispatcher = Dispatcher(
-        reconcile=reconciler.reconcile, now=utc_now, passes=settings.limits.passes
+        reconcile=traces.reconcile(reconciler.reconcile, ledger.read),
+        now=utc_now,
+        passes=settings.limits.passes,
     )
     parts = _Parts(
         broker=broker,
@@ -280,7 +284,7 @@ async def _build(
             deliveries=broker,
             publisher=broker,
             ledger=ledger,
-            decode=admission.admit,
+            decode=traces.decode(admission.admit),
             wake=dispatcher.wake,
             on_commit=outbox.wake,
             metrics=metrics,
@@ -305,6 +309,28 @@ async def _build(
     )
     await _open_api(settings, stack, parts, _Reading(ledger, metrics, reconciler))
     return parts
+
+
+@asynccontextmanager
+async def _tracing() -> AsyncIterator[Traces]:
+    """Trace for the length of the block, if OpenTelemetry's variables ask for it."""
+    variable = tracing_variable()
+    if variable is None:
+        yield UNTRACED
+        return
+    try:
+        # Only here, so that nobody pays for it who does not use it.
+        from consumer.adapters.open_telemetry import over_http  # noqa: PLC0415
+    except ImportError:
+        _log.warning("not tracing", variable=variable, error="opentelemetry is not installed")
+        yield UNTRACED
+        return
+    spans = over_http(version=version(DISTRIBUTION))
+    _log.info("tracing", variable=variable)
+    try:
+        yield Traces(spans)
+    finally:
+        await asyncio.to_thread(spans.close)
 
 
 @dataclass(frozen=True, slots=True)

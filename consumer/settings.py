@@ -437,6 +437,19 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     raise SettingsError(tuple(faults))
 
 
+def tracing_variable(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the variable of OpenTelemetry's own by which traces are asked for, None where none is.
+
+    All that it means to the library is the library's to read.
+    """
+    environ = os.environ if environ is None else environ
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_off or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((name for name in names if environ.get(name)), None)
+
+
 def _above_ceilings(settings: Settings, variables: Mapping[str, str]) -> list[Fault]:
     """Return a fault for each default that the operator set above the operator's own ceiling.
 

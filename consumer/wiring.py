@@ -41,6 +41,7 @@ from consumer.metrics import Metrics
 from consumer.policy import Policy
 from consumer.reconciler import Backoff
 from consumer.settings import Docker, Settings
+from consumer.tracing import UNTRACED, Traces
 from consumer.watcher import WatchTimes
 
 _CLIENT_NAME: Final = "landlord-consumer"
@@ -118,7 +119,11 @@ def docker_board(settings: Settings) -> DockerBoard:
 
 
 def docker_engine(
-    settings: Settings, metrics: Metrics, *, permit: Permit = unconditional
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    permit: Permit = unconditional,
+    traces: Traces = UNTRACED,
 ) -> DockerEngine:
     """Return the engine's adapter; it connects once it is asked, and asks by permit alone."""
 
@@ -143,8 +148,8 @@ def docker_engine(
         credentials=registry_logins(settings).find,
         secrets_dir=docker.secrets_dir,
         observers=Observers(
-            request=observe_request,
-            phase=metrics.observe_phase,
+            request=traces.observe(observe_request),
+            phase=traces.observe_phase(metrics.observe_phase),
             start_limit=metrics.engine_start_limit.set,
         ),
         permit=permit,
