@@ -220,10 +220,15 @@ def _tenant_document(template: str) -> tuple[Document, Document]:
         ],
     }
     schema = _with_properties(schema, dict.fromkeys(ALWAYS_SENT, empty))
-    config: Document = {"$ref": template.format(model=_name(definitions, "ProviderConfig"))}
-    schema = _with_properties(
-        schema, {"provider_config": {"anyOf": [config, {"type": "null"}], "default": {}}}
-    )
+    config: Document = {
+        "description": _description(schema, "provider_config"),
+        "anyOf": [
+            {"$ref": template.format(model=_name(definitions, "ProviderConfig"))},
+            {"type": "null"},
+        ],
+        "default": {},
+    }
+    schema = _with_properties(schema, {"provider_config": config})
     for part, name in (("Resources", "storage"), ("Container", "resources")):
         key = _name(definitions, part)
         definitions[key] = _with_properties(definitions[key], {name: empty})
@@ -232,6 +237,11 @@ def _tenant_document(template: str) -> tuple[Document, Document]:
 
 def _name(definitions: Document, begin: str) -> str:
     return next(name for name in definitions if name.startswith(begin))
+
+
+def _description(schema: Document, name: str) -> object:
+    properties = schema["properties"]
+    return properties[name]["description"] if isinstance(properties, dict) else ""
 
 
 def _with_properties(schema: object, properties: Mapping[str, object]) -> Document:

@@ -226,7 +226,9 @@ def _unique(values: Sequence[str]) -> Sequence[str]:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 def _lower(value: object) -> object:
@@ -240,11 +242,15 @@ class PortDocument(_Part):
     """A port; without `host_port`, or with 0, it is exposed and not published."""
 
     container_port: Annotated[int, Field(ge=1, le=65535), AsInteger]
+    """What the program in the container listens on."""
     host_port: Annotated[int, Field(ge=0, le=65535), AsInteger] = 0
+    """Where it is published on the host; 0 is not at all."""
     protocol: Annotated[
         Literal["tcp", "udp", "sctp"], BeforeValidator(_lower, json_schema_input_type=_AnyCase)
     ] = "tcp"
+    """In any case of letters."""
     name: Annotated[Filled | None, Nullable] = None
+    """Told again in the status; no two are equal."""
 
     def mapping(self) -> PortMapping:
         """Return the port as a value of the model."""
@@ -284,19 +290,27 @@ class HealthCheckDocument(_Part):
     """A health check by a command run in the container."""
 
     test: _Test = None
+    """A line for the shell; or words to run, with or without CMD; or CMD-SHELL and a line."""
     command: _Test = None
+    """Another word for test."""
     type: Annotated[Text, AfterValidator(_can_be_run)] = "exec"
+    """exec is the only one."""
     disable: Boolean = False
+    """No check, whatever the image says."""
     interval_seconds: Annotated[
         Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
     ] = None
+    """From one check to the next; 0 is the engine's default, as below."""
     timeout_seconds: Annotated[
         Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
     ] = None
+    """A check that takes longer has failed."""
     start_period_seconds: Annotated[
         Annotated[float, Field(ge=0, le=86400), AsNumber] | None, Nullable
     ] = None
+    """Failures within it do not count."""
     retries: Annotated[Annotated[int, Field(ge=0, le=1000), AsInteger] | None, Nullable] = None
+    """So many failures in a row make it unhealthy."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -371,18 +385,27 @@ class ContainerDocument(_Part):
     """The container."""
 
     name: Name = "app"
+    """Kept as a label; it is not the name of the container."""
     image: Annotated[Filled, AfterValidator(_reference)]
+    """A reference as Docker takes it: registry, port, tag and digest."""
     command: Annotated[list[_Word] | None, Many, Nullable] = None
+    """Replaces the image's ENTRYPOINT; an empty list is as none."""
     args: Annotated[list[_Word] | None, Many, Nullable] = None
+    """Replaces the image's CMD; an empty list is as none."""
     env: Annotated[
         Annotated[dict[EnvName, Rendered], AfterValidator(_env_entries)] | None, Many, Nullable
     ] = None
+    """Reaches the process as it stands; numbers and booleans are written as JSON writes them."""
     ports: Annotated[
         Annotated[list[PortDocument], AfterValidator(_ports_differ)] | None, Some, Nullable
     ] = None
+    """Every port is exposed, those with a host port are published."""
     healthcheck: Annotated[HealthCheckDocument | None, Nullable] = None
+    """In place of the image's."""
     health_check: Annotated[HealthCheckDocument | None, Nullable] = None
+    """Another word for healthcheck."""
     secrets: Annotated[Annotated[list[Name], AfterValidator(_unique)] | None, Some, Nullable] = None
+    """Names; each arrives as the file /run/secrets/<name>."""
 
     @model_validator(mode="after")
     def _has_one_health_check(self) -> Self:
@@ -395,14 +418,18 @@ class ResourcesDocument(_Part):
     """Hard limits; the operator's defaults where they are left out."""
 
     cpu: Annotated[Annotated[int, Field(ge=10, le=1_000_000), AsInteger] | None, Nullable] = None
+    """Millicores: 1000 is one CPU."""
     memory: Annotated[Annotated[int, Field(ge=6, le=16_777_216), AsInteger] | None, Nullable] = None
+    """Megabytes of 1024 * 1024 bytes, without swap on top."""
 
 
 class UlimitDocument(_Part):
     """A pair of limits; -1 means unlimited."""
 
     soft: Annotated[int, Field(ge=-1), AsInteger]
+    """What holds; a process may raise it as far as the hard one."""
     hard: Annotated[int, Field(ge=-1), AsInteger]
+    """At least the soft one."""
 
 
 _RESTART: Final = re.compile(r"(no|always|unless-stopped|on-failure)(?::([0-9]{1,6}))?")
@@ -533,18 +560,22 @@ _Strings = Annotated[list[Filled] | None, Some, Nullable]
 
 
 class ProviderConfigDocument(_Part):
-    """What only the Docker provider knows; see the contract for each key."""
+    """What only the Docker provider knows."""
 
     restart_policy: Annotated[Text, AfterValidator(_restart_policy)] = "unless-stopped"
+    """no, always, unless-stopped, on-failure or on-failure:N."""
     log_driver: Annotated[
         Text, _matching(r"[a-z][a-z0-9_./:-]{0,127}", "has to be the name of a log driver")
     ] = "json-file"
+    """One that the operator allows."""
     log_options: Annotated[
         Annotated[dict[Filled, Rendered], AfterValidator(_log_options_fit)] | None, Some, Nullable
     ] = None
+    """Of the log driver; for json-file and local, max-size=10m and max-file=3 lie under them."""
     pull_policy: Annotated[
         Literal["if_not_present", "always", "never"], BeforeValidator(_as_text)
     ] = "if_not_present"
+    """When the image is pulled."""
     volumes: Annotated[
         Annotated[
             list[Annotated[Text, AfterValidator(_volume)]], AfterValidator(_volume_targets_differ)
@@ -553,13 +584,17 @@ class ProviderConfigDocument(_Part):
         Some,
         Nullable,
     ] = None
+    """src:dst or src:dst:mode; src is an absolute path of the host or the name of a volume."""
     tmpfs: Annotated[_Tmpfs | None, Some, Nullable] = None
+    """Options by the path they are mounted on."""
     network_mode: Annotated[
         Annotated[Text, _matching(r"(container:)?[A-Za-z0-9][A-Za-z0-9_.-]*", "no such mode")]
         | None,
         Nullable,
     ] = None
+    """In place of the operator's network; only what the operator allows."""
     labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
+    """Labels of the container, beside those of the document."""
     user: Annotated[
         Annotated[
             Text,
@@ -569,7 +604,9 @@ class ProviderConfigDocument(_Part):
         | None,
         Nullable,
     ] = None
+    """user or user:group, names or numbers."""
     working_dir: Annotated[AbsolutePath | None, Nullable] = None
+    """In place of the image's."""
     hostname: Annotated[
         Annotated[
             Text,
@@ -578,38 +615,55 @@ class ProviderConfigDocument(_Part):
         | None,
         Nullable,
     ] = None
+    """As the container sees itself."""
     read_only: Boolean = False
+    """Whether the root file system can only be read."""
     init: Boolean = False
+    """Whether a small init runs as process 1."""
     stop_signal: Annotated[
         Annotated[Text, AfterValidator(_signal)] | None,
         BeforeValidator(_as_rendered, json_schema_input_type=str | float | bool | None),
     ] = None
+    """A name or a number."""
     stop_grace_seconds: Annotated[int, Field(ge=0, le=3600), AsInteger] = 10
+    """From the stop signal to the kill."""
     shm_size_mb: Annotated[
         Annotated[int, Field(ge=1, le=1_048_576), AsInteger] | None, Nullable
     ] = None
+    """Size of /dev/shm in megabytes."""
     pids_limit: Annotated[Annotated[int, Field(ge=1, le=4_194_304), AsInteger] | None, Nullable] = (
         None
     )
+    """Most processes and threads; the operator's when not set."""
     ulimits: Annotated[
         Annotated[dict[Text, UlimitDocument], AfterValidator(_limits)] | None, Some, Nullable
     ] = None
+    """Limits by name: nofile, nproc and so on."""
     cap_add: Annotated[list[_Capability] | None, Some, Nullable] = None
+    """Capabilities, with or without CAP_; only what the operator allows."""
     cap_drop: Annotated[list[_Capability] | None, Some, Nullable] = None
+    """Capabilities, with or without CAP_."""
     security_opt: _Strings = None
+    """Only what the operator allows."""
     privileged: Boolean = False
+    """Only if the operator allows it."""
     runtime: Annotated[Filled | None, Nullable] = None
+    """Only what the operator allows."""
     extra_hosts: Annotated[
         list[Annotated[Text, AfterValidator(_extra_host)]] | None, Some, Nullable
     ] = None
+    """host:ip; the ip may be host-gateway."""
     dns: Annotated[list[Annotated[Text, AfterValidator(_ip_address)]] | None, Some, Nullable] = None
+    """IP addresses of name servers."""
 
 
 class _Subject(_Part):
     tenant_id: Name
+    """1 to 128 characters of A-Z a-z 0-9 _ . -, the first a letter or a digit."""
     generation: Annotated[Annotated[int, Field(ge=1, le=2**63 - 1), AsInteger] | None, Nullable] = (
         None
     )
+    """Rises for each tenant; what is not above the recorded one is stale and changes nothing."""
 
 
 class SubjectDocument(_Subject):
@@ -622,12 +676,17 @@ class TenantDocument(_Subject):
     """The body of created and updated: the tenant's desired state."""
 
     provider_type: Annotated[Filled | None, Nullable] = None
+    """The operator's default when not set."""
     containers: Annotated[
         list[ContainerDocument], Field(json_schema_extra={"minItems": 1, "maxItems": 1})
     ]
+    """Exactly one."""
     resources: Annotated[ResourcesDocument | None, Nullable] = None
+    """Hard limits."""
     labels: Annotated[dict[LabelKey, Text] | None, Some, Nullable] = None
+    """Labels of the container; keys below the operator's prefix are refused."""
     provider_config: ProviderConfigDocument = ProviderConfigDocument()
+    """The operator's own lies under it: maps merge, lists replace."""
 
 
 # --- reading a document -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from typing_extensions import override
 
 from consumer.document import (
@@ -511,50 +511,82 @@ def encode_status(status: Status) -> str:
 
 
 class _Told(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
 class StatusContainerDocument(_Told):
     id: str
+    """The engine's."""
     name: str
+    """The engine's."""
     image: str
+    """The reference that was asked for."""
     image_id: str
+    """What the engine made of it."""
     started_at: datetime | None
+    """When it last started."""
     finished_at: datetime | None
+    """When it last ended."""
     exit_code: int | None
+    """Of its last end."""
     restart_count: int
+    """How often the engine has restarted it."""
     oom_killed: bool
+    """Whether it was killed at its memory limit."""
     health: Health
+    """What its health check says."""
 
 
 class StatusPortDocument(_Told):
     name: str | None
+    """As the document has it."""
     container_port: int
+    """What the program listens on."""
     host_ip: str | None
+    """Where it is really bound; null while it is not."""
     host_port: int | None
+    """The same."""
     protocol: Transport
+    """Always in small letters."""
 
 
 class StatusDocument(_Told):
     """A status event as it is on the wire."""
 
     tenant_id: str
+    """Whose status this is."""
     state: State
+    """The summary."""
     reason: Reason
+    """Why; each state has its own."""
     message: str
+    """For people, at most 2 KiB. Of a failure it has the engine's own words."""
     sequence: int
+    """Rises strictly for each tenant, for ever: drop what is not greater than the last one."""
     generation: int | None
+    """The recorded one; null when none was ever given."""
     event_id: str | None
+    """Of the tenant event that this answers, or that last counted."""
     provider_type: str
+    """Who runs the container."""
     container: StatusContainerDocument | None
+    """Null while there is none."""
     ports: list[StatusPortDocument]
+    """What the engine really bound."""
     health: Health
+    """What the health check says; none where there is no check."""
     changes: list[str]
+    """What an update changed: image, env, ports and so on."""
     startup_seconds: float | None
+    """From the receipt of the event to the container running, and healthy."""
     will_retry: bool
+    """Whether a failure is tried again by itself."""
     attempt: int
+    """How many tries there have been."""
     next_attempt_at: datetime | None
-    occurred_at: datetime = Field(description="UTC")
+    """When the next one is."""
+    occurred_at: datetime
+    """In UTC, as every other time."""
 
     def status(self) -> Status:
         """Return the status as a value of the model."""

@@ -64,6 +64,13 @@ def subschemas(schema: object) -> Iterator[Mapping[str, object]]:
             yield from subschemas(inner)
 
 
+def properties_of(schema: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
+    """Return the fields of an object; conditions on them are none."""
+    properties = schema.get("properties", {}) if "type" in schema else {}
+    assert isinstance(properties, dict)
+    return properties
+
+
 def changed(path: str, value: object) -> dict[str, object]:
     """Return the fullest document with another value at the path."""
     document: dict[str, object] = deepcopy(dict(DOCUMENTS["full"]))
@@ -86,6 +93,19 @@ def test_a_schema_has_only_words_that_json_schema_knows(name: str) -> None:
     unknown = {word for schema in subschemas(SCHEMAS[name]) for word in schema} - WORDS
 
     assert unknown == set()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_field_says_what_it_is(name: str) -> None:
+    """Whoever has the schema alone can write a document, or read a status."""
+    silent = {
+        field
+        for schema in subschemas(SCHEMAS[name])
+        for field, told in properties_of(schema).items()
+        if "description" not in told and told.get("$ref") != "#/$defs/Empty"
+    }
+
+    assert silent == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
