@@ -536,8 +536,9 @@ class Tenant:
     last one that a status event answered. `spec` is None for a tenant we know only by its container
     (a lost ledger) or by an event that carries none; `fingerprint` then is the container's label,
     if any. `applied` is the spec of the last pass that succeeded. `kind` is that of the last
-    recorded event, None when it was adopted. `restarts` are the times of restarts in the crash-loop
-    window, oldest first.
+    recorded event, None when it was adopted. `since` is when the state of `status` began, however
+    often it was told since. `restarts` are the times of restarts in the crash-loop window, oldest
+    first.
     """
 
     tenant_id: TenantId
@@ -555,6 +556,7 @@ class Tenant:
     traceparent: str | None = None
     sequence: int = 0
     status: Status | None = None
+    since: datetime | None = None
     setback: Setback | None = None
     restarts: tuple[datetime, ...] = ()
 
@@ -562,3 +564,27 @@ class Tenant:
     def is_answered(self) -> bool:
         """Whether the last recorded event has had its status event."""
         return self.answered_revision >= self.revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLine:
+    """One tenant in a list for operators: short, and cheap to read by the thousand.
+
+    `state` is that of the last status, or `pending` before it; `since` is when it began. `message`
+    is the beginning of the status' own. `is_answered` as in `Tenant`.
+    """
+
+    tenant_id: TenantId
+    desired: Desired
+    state: str
+    sequence: int
+    since: datetime
+    is_answered: bool
+    reason: str | None = None
+    message: str = ""
+    health: str = Health.NONE.value
+    image: str | None = None
+    ports: tuple[BoundPort, ...] = ()
+    restart_count: int = 0
+    attempt: int = 0
+    next_attempt_at: datetime | None = None

@@ -26,6 +26,7 @@ from consumer.model import (
     Tenant,
     TenantEvent,
     TenantId,
+    TenantLine,
     TenantSpec,
     Verdict,
 )
@@ -206,6 +207,22 @@ class Ledger(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """Return the number of tenants by state: running, stopped, failed, pending."""
+        ...
+
+    async def lines(self, *, after: str, limit: int) -> list[TenantLine]:
+        """Return lines of the tenants that `counts` counts, in order of id, after the given one."""
+        ...
+
+    async def lines_of(self, tenant_ids: Collection[TenantId]) -> list[TenantLine]:
+        """Return the lines of those of these tenants that `counts` counts."""
+        ...
+
+    async def history(self, tenant_id: TenantId, *, limit: int) -> list[Status]:
+        """Return what was told of the tenant, newest first, as far back as it is kept."""
+        ...
+
+    async def startups(self, *, limit: int) -> list[float]:
+        """Return how many seconds the last starts took, newest first, of all tenants."""
         ...
 
     async def sweep(self, *, before: datetime) -> int:

@@ -10,8 +10,9 @@ import asyncio
 import fcntl
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -27,10 +28,12 @@ from consumer.errors import LedgerError, LedgerInUse
 from consumer.intention import changes, intend, weigh
 from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
 from consumer.model import (
+    BoundPort,
     ContainerStatus,
     Desired,
     EventId,
     EventKind,
+    Health,
     OutboxEntry,
     Reason,
     Refusal,
@@ -42,7 +45,9 @@ from consumer.model import (
     Tenant,
     TenantEvent,
     TenantId,
+    TenantLine,
     TenantSpec,
+    Transport,
     Verdict,
 )
 from consumer.ports import PassResult, Recorded
@@ -51,6 +56,8 @@ T = TypeVar("T")
 
 _CHUNK: Final = 400
 """How many names go into one IN list; SQLite takes 32,766, a plan for few is the better one."""
+_LINE_MESSAGE: Final = 200
+"""How many characters of its message a line shows."""
 _UP: Final = frozenset(
     (
         ContainerStatus.RUNNING,
@@ -67,10 +74,10 @@ _TENANT: Final = text("SELECT * FROM tenants WHERE tenant_id = :tenant_id")
 _PUT_TENANT: Final = text("""
     INSERT INTO tenants (tenant_id, desired, revision, answered_revision, received_at, kind,
         event_id, correlation_id, traceparent, generation, spec, fingerprint, applied, sequence,
-        state, status, setback, restarts, touched_at)
+        state, status, since, setback, restarts, touched_at)
     VALUES (:tenant_id, :desired, :revision, :answered_revision, :received_at, :kind,
         :event_id, :correlation_id, :traceparent, :generation, :spec, :fingerprint, :applied,
-        :sequence, :state, :status, :setback, :restarts, :touched_at)
+        :sequence, :state, :status, :since, :setback, :restarts, :touched_at)
     ON CONFLICT (tenant_id) DO UPDATE SET
         desired = excluded.desired, revision = excluded.revision,
         answered_revision = excluded.answered_revision, received_at = excluded.received_at,
@@ -79,7 +86,7 @@ _PUT_TENANT: Final = text("""
         generation = excluded.generation, spec = excluded.spec,
         fingerprint = excluded.fingerprint, applied = excluded.applied,
         sequence = excluded.sequence, state = excluded.state, status = excluded.status,
-        setback = excluded.setback, restarts = excluded.restarts,
+        since = excluded.since, setback = excluded.setback, restarts = excluded.restarts,
         touched_at = excluded.touched_at
 """)
 _SEEN: Final = text(
@@ -117,10 +124,36 @@ _FOR_RESYNC: Final = text("""
     SELECT * FROM tenants WHERE desired <> 'deleted' OR answered_revision < revision
         OR setback IS NOT NULL
 """)
-_COUNTS: Final = text("""
+_IS_COUNTED: Final = "(desired <> 'deleted' OR answered_revision < revision OR state = 'failed')"
+_COUNTS: Final = text(f"""
     SELECT coalesce(state, 'pending') AS state, count(*) AS tenants FROM tenants
-    WHERE desired <> 'deleted' OR answered_revision < revision OR state = 'failed'
-    GROUP BY 1
+    WHERE {_IS_COUNTED} GROUP BY 1
+""")  # noqa: S608 - of constants
+# SQLite takes the few things that a line shows out of the JSON: reading it all costs far more.
+_LINE: Final = f"""
+    SELECT tenant_id, desired, coalesce(state, 'pending') AS state, sequence,
+        coalesce(since, received_at) AS since, answered_revision >= revision AS is_answered,
+        json_extract(status, '$.reason') AS reason,
+        substr(json_extract(status, '$.message'), 1, {_LINE_MESSAGE}) AS message,
+        json_extract(status, '$.health') AS health,
+        coalesce(json_extract(status, '$.container.image'), json_extract(spec, '$.image'))
+            AS image,
+        json_extract(status, '$.ports') AS ports,
+        json_extract(status, '$.container.restart_count') AS restart_count,
+        json_extract(setback, '$.attempt') AS attempt,
+        json_extract(setback, '$.next_attempt_at') AS next_attempt_at
+    FROM tenants WHERE {_IS_COUNTED}
+"""  # noqa: S608 - of constants
+_LINES: Final = text(f"{_LINE} AND tenant_id > :after ORDER BY tenant_id LIMIT :limit")
+_LINES_OF: Final = text(
+    f"{_LINE} AND tenant_id IN (SELECT value FROM json_each(:ids))"  # noqa: S608 - of constants
+)
+_HISTORY: Final = text("""
+    SELECT body FROM outbox WHERE tenant_id = :tenant_id ORDER BY entry_id DESC LIMIT :limit
+""")
+_STARTUPS: Final = text("""
+    SELECT json_extract(body, '$.startup_seconds') AS seconds FROM outbox
+    WHERE json_extract(body, '$.startup_seconds') IS NOT NULL ORDER BY entry_id DESC LIMIT :limit
 """)
 _SWEEPS: Final = (
     text("DELETE FROM event_ids WHERE recorded_at < :before"),
@@ -140,10 +173,11 @@ _PROBE: Final = text("""
 
 @dataclass(slots=True)
 class _Write:
-    """A write that waits for its turn, and the caller who waits for it."""
+    """A write that waits for its turn, the caller who waits for it, and whom it is about."""
 
     work: Callable[[Connection], object]
     done: asyncio.Future[object]
+    tenant_ids: tuple[TenantId, ...]
 
 
 class SqlLedger:
@@ -155,6 +189,7 @@ class SqlLedger:
         self._now = now
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._writes: list[_Write] = []
+        self._listeners: list[Callable[[Iterable[TenantId]], None]] = []
         self._writer: asyncio.Task[None] | None = None
 
     @classmethod
@@ -184,19 +219,40 @@ class SqlLedger:
             os.close(self._lock)
             self._lock = None
 
+    @contextmanager
+    def telling(self, listener: Callable[[Iterable[TenantId]], None]) -> Iterator[None]:
+        """For the length of the block, name to the listener the tenants that may have changed.
+
+        It is called after each commit, also where the caller gave up waiting for it.
+        """
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
     # --- writing ------------------------------------------------------------------------------
 
     async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
         """Commit what a batch of events means for the desired states."""
-        return await self._write(lambda connection: _record(connection, batch, self._now()))
+        return await self._write(
+            lambda connection: _record(connection, batch, self._now()),
+            tenant_ids=[entry.tenant_id for entry in batch],
+        )
 
     async def adopt(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
         """Record tenants we know only by their containers."""
-        return await self._write(lambda connection: _adopt(connection, sightings, at))
+        return await self._write(
+            lambda connection: _adopt(connection, sightings, at),
+            tenant_ids=[sighting.tenant_id for sighting in sightings],
+        )
 
     async def commit(self, result: PassResult) -> tuple[Status, ...]:
         """Commit a pass: number its statuses, put them in the outbox, remember how it went."""
-        return await self._write(lambda connection: _commit(connection, result, self._now()))
+        return await self._write(
+            lambda connection: _commit(connection, result, self._now()),
+            tenant_ids=[result.tenant_id],
+        )
 
     async def mark_sent(self, entry_ids: Collection[int], *, at: datetime) -> None:
         """Remember that the broker confirmed these entries."""
@@ -218,9 +274,11 @@ class SqlLedger:
         values = {"at": _stamp(self._now())}
         await self._write(lambda connection: connection.execute(_PROBE, values))
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
+    async def _write(
+        self, work: Callable[[Connection], T], *, tenant_ids: Iterable[TenantId] = ()
+    ) -> T:
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._writes.append(_Write(work, done))
+        self._writes.append(_Write(work, done, tuple(tenant_ids)))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="ledger writer")
         return await done  # type: ignore[return-value]  # what `work` returned
@@ -239,8 +297,7 @@ class SqlLedger:
                         await self._one_by_one(writes)
                 else:
                     for write, result in zip(writes, results, strict=True):
-                        if not write.done.done():
-                            write.done.set_result(result)
+                        self._conclude(write, result)
         finally:
             # No await since the check that nothing waits: nobody can have come in between.
             self._writer = None
@@ -253,8 +310,14 @@ class SqlLedger:
             except LedgerError as error:
                 _fail(write, error)
             else:
-                if not write.done.done():
-                    write.done.set_result(results[0])
+                self._conclude(write, results[0])
+
+    def _conclude(self, write: _Write, result: object) -> None:
+        if not write.done.done():
+            write.done.set_result(result)
+        if write.tenant_ids:
+            for listener in self._listeners:
+                listener(write.tenant_ids)
 
     def _together(self, writes: Sequence[_Write]) -> list[object]:
         with self._engine.begin() as connection:
@@ -301,6 +364,24 @@ class SqlLedger:
         counts = dict.fromkeys(("running", "stopped", "failed", "pending"), 0)
         counts.update({row.state: row.tenants for row in await self._rows(_COUNTS, {})})
         return counts
+
+    async def lines(self, *, after: str, limit: int) -> list[TenantLine]:
+        """Return lines of the tenants that are counted, in order of id, after the given one."""
+        return [_line(row) for row in await self._rows(_LINES, {"after": after, "limit": limit})]
+
+    async def lines_of(self, tenant_ids: Collection[TenantId]) -> list[TenantLine]:
+        """Return the lines of those of these tenants that are counted."""
+        values = {"ids": json.dumps(list(tenant_ids))}
+        return [_line(row) for row in await self._rows(_LINES_OF, values)]
+
+    async def history(self, tenant_id: TenantId, *, limit: int) -> list[Status]:
+        """Return what was told of the tenant, newest first, as far back as the outbox keeps it."""
+        rows = await self._rows(_HISTORY, {"tenant_id": tenant_id, "limit": limit})
+        return [decode_status(str(row.body)) for row in rows]
+
+    async def startups(self, *, limit: int) -> list[float]:
+        """Return how many seconds the last starts took, newest first, of all tenants."""
+        return [float(row.seconds) for row in await self._rows(_STARTUPS, {"limit": limit})]
 
     async def _rows(
         self, statement: TextClause, values: Mapping[str, object]
@@ -478,7 +559,9 @@ class _Recording:
         tenant = self._tell(tenant, told, answer)
         if former is not None and not _is_refusal(former):
             truth = replace(former, reason=_retold(former), occurred_at=self._now)
+            since = known.since if known is not None else None
             tenant = self._tell(tenant, truth, _Answer(tenant.correlation_id, tenant.traceparent))
+            tenant = replace(tenant, since=since)  # what was refused did not interrupt it
         self._put(tenant)
         self._note(refusal)
         return Recorded(Verdict.RECORDED, refusal.tenant_id)
@@ -486,7 +569,7 @@ class _Recording:
     def _tell(self, tenant: Tenant, status: Status, answer: "_Answer") -> Tenant:
         told = replace(status, sequence=_next_sequence(tenant, self._now))
         self.outbox.append(_outbox_row(told, answer))
-        return replace(tenant, status=told, sequence=told.sequence)
+        return _with_status(tenant, told)
 
     def _put(self, tenant: Tenant) -> None:
         self._tenants[tenant.tenant_id] = tenant
@@ -524,6 +607,13 @@ def _retold(former: Status) -> Reason:
 
 def _next_sequence(tenant: Tenant, now: datetime) -> int:
     return tenant.sequence + 1 if tenant.sequence else int(now.timestamp() * 1000)
+
+
+def _with_status(tenant: Tenant, status: Status) -> Tenant:
+    """Return the tenant with its newest status; a state that is told again began when it did."""
+    is_same = tenant.status is not None and tenant.status.state is status.state
+    since = tenant.since if is_same else status.occurred_at
+    return replace(tenant, status=status, sequence=status.sequence, since=since)
 
 
 def _read_many(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId, Tenant]:
@@ -581,7 +671,7 @@ def _commit(connection: Connection, result: PassResult, now: datetime) -> tuple[
     for status in result.statuses:
         numbered = replace(status, sequence=_next_sequence(tenant, now))
         told.append(numbered)
-        tenant = replace(tenant, status=numbered, sequence=numbered.sequence)
+        tenant = _with_status(tenant, numbered)
     answer = _Answer(tenant.correlation_id, tenant.traceparent)
     _execute_many(connection, _PUT_OUTBOX, [_outbox_row(status, answer) for status in told])
     connection.execute(_PUT_TENANT, _row(_after_pass(tenant, result), now))
@@ -645,6 +735,7 @@ def _row(tenant: Tenant, now: datetime) -> dict[str, object]:
         "sequence": tenant.sequence,
         "state": status.state.value if status is not None else None,
         "status": encode_status(status) if status is not None else None,
+        "since": _stamp(tenant.since) if tenant.since is not None else None,
         "setback": _setback_text(tenant.setback),
         "restarts": " ".join(_stamp(at) for at in tenant.restarts),
         "touched_at": _stamp(now),
@@ -668,8 +759,41 @@ def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
         applied=_spec(row.applied),
         sequence=row.sequence,
         status=decode_status(row.status) if row.status is not None else None,
+        since=_moment(row.since),
         setback=_setback(row.setback),
         restarts=tuple(datetime.fromisoformat(stamp) for stamp in row.restarts.split()),
+    )
+
+
+def _line(row: Row[tuple[object, ...]]) -> TenantLine:
+    return TenantLine(
+        tenant_id=TenantId(row.tenant_id),
+        desired=Desired(row.desired),
+        state=row.state,
+        sequence=row.sequence,
+        since=datetime.fromisoformat(row.since),
+        is_answered=bool(row.is_answered),
+        reason=row.reason,
+        message=row.message or "",
+        health=row.health or Health.NONE.value,
+        image=row.image,
+        ports=_ports(row.ports),
+        restart_count=row.restart_count or 0,
+        attempt=row.attempt or 0,
+        next_attempt_at=_moment(row.next_attempt_at),
+    )
+
+
+def _ports(content: str | None) -> tuple[BoundPort, ...]:
+    return tuple(
+        BoundPort(
+            port["container_port"],
+            Transport(port["protocol"]),
+            port["host_ip"],
+            port["host_port"],
+            port["name"],
+        )
+        for port in json.loads(content or "[]")
     )
 
 

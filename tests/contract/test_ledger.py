@@ -13,7 +13,9 @@ import pytest
 
 from consumer.adapters.ledger import SqlLedger
 from consumer.errors import LedgerError
+from consumer.messages import encode_status
 from consumer.model import (
+    BoundPort,
     ContainerStatus,
     Desired,
     EventId,
@@ -27,6 +29,8 @@ from consumer.model import (
     State,
     Tenant,
     TenantId,
+    TenantLine,
+    Transport,
     Verdict,
 )
 from consumer.ports import PassResult
@@ -328,19 +332,27 @@ async def test_what_was_recorded_stays_so_when_it_is_refused_later(ledger: SqlLe
 
 
 async def test_a_ledger_of_an_older_version_is_brought_up(tmp_path: Path) -> None:
-    """The ids that it saw are those of events that were recorded."""
+    """The ids that it saw are those of events that were recorded; states began when last told."""
     first = resources.files("consumer.adapters") / "migrations" / "0001_start.sql"
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
         old.executescript(first.read_text(encoding="utf-8"))
         old.execute("INSERT INTO event_ids VALUES (?, 'old', '2026-11-24')", (TENANT_ID,))
+        old.execute(
+            "INSERT INTO tenants (tenant_id, desired, revision, answered_revision, received_at,"
+            " status, state, touched_at) VALUES (?, 'stopped', 1, 1, '2026-11-01T00:00:00+00:00',"
+            " ?, 'running', '')",
+            (OTHER, encode_status(make_status(tenant_id=OTHER))),
+        )
         old.execute("PRAGMA user_version = 1")
         old.commit()
 
     opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
     recorded = await opened.record([make_event(event_id=EventId("old")), make_event()])
+    tenant = await known(opened, OTHER)
     await opened.close()
 
     assert [one.verdict for one in recorded] == [Verdict.DUPLICATE, Verdict.RECORDED]
+    assert tenant.since == make_status().occurred_at
 
 
 def sighting(status: ContainerStatus, tenant_id: TenantId = TENANT_ID) -> Sighting:
@@ -397,6 +409,126 @@ async def test_pages_and_counts_go_by_state(ledger: SqlLedger) -> None:
     assert [tenant.tenant_id for tenant in rest] == ids[3:]
     assert [tenant.tenant_id for tenant in pending] == ids[2:]
     assert await ledger.counts() == {"running": 2, "stopped": 0, "failed": 0, "pending": 2}
+
+
+async def test_lines_show_what_is_counted(ledger: SqlLedger) -> None:
+    """A line has what its tenant's status tells, in short; finished tombstones have none."""
+    ids = [TenantId(f"t{number}") for number in range(4)]
+    await ledger.record([make_event(tenant_id=tenant_id) for tenant_id in ids])
+    port = BoundPort(80, Transport.TCP, "0.0.0.0", 8080, "http")
+    failed = make_status(
+        tenant_id=ids[1],
+        state=State.FAILED,
+        reason=Reason.PORT_CONFLICT,
+        message="x" * 1000,
+        container=report(make_container(image="nginx:2", restart_count=3)),
+        ports=(port,),
+        health=Health.UNHEALTHY,
+    )
+    setback = Setback(2, Reason.PORT_CONFLICT, "8080", NOW)
+    told = await ledger.commit(
+        PassResult(tenant_id=ids[1], revision=1, statuses=(failed,), answered=True, setback=setback)
+    )
+    await ledger.record([make_event(EventKind.DELETED, tenant_id=ids[3], event_id=EventId("del"))])
+    await ledger.commit(PassResult(tenant_id=ids[3], revision=2, answered=True))
+
+    lines = await ledger.lines(after="", limit=2)
+
+    assert [line.tenant_id for line in lines] == ids[:2]
+    assert lines[0] == TenantLine(
+        tenant_id=ids[0],
+        desired=Desired.RUNNING,
+        state="pending",
+        sequence=0,
+        since=MOMENT,
+        is_answered=False,
+        image="nginx:alpine",
+    )
+    assert lines[1] == TenantLine(
+        tenant_id=ids[1],
+        desired=Desired.RUNNING,
+        state="failed",
+        sequence=told[0].sequence,
+        since=MOMENT,
+        is_answered=True,
+        reason="port_conflict",
+        message="x" * 200,
+        health="unhealthy",
+        image="nginx:2",
+        ports=(port,),
+        restart_count=3,
+        attempt=2,
+        next_attempt_at=NOW,
+    )
+    assert [line.tenant_id for line in await ledger.lines(after="t1", limit=9)] == ids[2:3]
+    assert [line.tenant_id for line in await ledger.lines_of([*ids[2:], OTHER])] == ids[2:3]
+
+
+async def test_a_state_that_is_told_again_began_when_it_did(ledger: SqlLedger) -> None:
+    """Neither a retry, nor an event that was refused, nor a restart makes a state look new."""
+    moments = [MOMENT + timedelta(minutes=minute) for minute in range(5)]
+    await ledger.record([make_event()])
+    since = []
+    for moment, state in zip(moments[:3], (State.FAILED, State.FAILED, State.RUNNING), strict=True):
+        reason = Reason.EXITED if state is State.FAILED else Reason.RESTARTED
+        await answer(
+            ledger, statuses=(make_status(state=state, reason=reason, occurred_at=moment),)
+        )
+        since.append((await known(ledger)).since)
+    await ledger.record([refusal()])
+
+    assert since == [moments[0], moments[0], moments[2]]
+    assert (await known(ledger)).since == moments[2]
+    assert (await ledger.lines(after="", limit=1))[0].since == moments[2]
+
+
+async def test_the_history_is_what_was_told(ledger: SqlLedger) -> None:
+    """Newest first, of this tenant alone, sent or not; swept when it is old."""
+    await ledger.record([make_event(), make_event(tenant_id=OTHER)])
+    for reason in (Reason.STARTED, Reason.RESTARTED, Reason.HEALTHY):
+        await answer(ledger, statuses=(make_status(reason=reason),))
+    other = make_status(tenant_id=OTHER)
+    await ledger.commit(PassResult(tenant_id=OTHER, revision=1, statuses=(other,), answered=True))
+    unsent = await ledger.unsent(limit=10)
+    await ledger.mark_sent([entry.entry_id for entry in unsent[:2]], at=NOW)
+
+    everything = await ledger.history(TENANT_ID, limit=9)
+    newest = await ledger.history(TENANT_ID, limit=2)
+    await ledger.sweep(before=NOW + timedelta(days=1))
+    left = await ledger.history(TENANT_ID, limit=9)
+
+    reasons = [status.reason for status in everything]
+    assert reasons == [Reason.HEALTHY, Reason.RESTARTED, Reason.STARTED]
+    assert everything[0] == (await known(ledger)).status
+    assert newest == everything[:2]
+    assert left == everything[:1]
+
+
+async def test_the_last_startups_are_remembered(ledger: SqlLedger) -> None:
+    """Of all tenants, newest first; a status that is no start has none."""
+    await ledger.record([make_event()])
+    for seconds in (0.25, None, 4.0, 0.5):
+        await answer(ledger, statuses=(make_status(startup_seconds=seconds),))
+
+    assert await ledger.startups(limit=9) == [0.5, 4.0, 0.25]
+    assert await ledger.startups(limit=1) == [0.5]
+
+
+async def test_who_listens_is_told_of_whom_a_commit_was(ledger: SqlLedger) -> None:
+    """Every commit about a tenant names it, also when nobody waits for it any more."""
+    heard: list[TenantId] = []
+    with ledger.telling(heard.extend):
+        await ledger.record([make_event()])
+        await answer(ledger)
+        await ledger.adopt([sighting(ContainerStatus.RUNNING, OTHER)], at=NOW)
+        given_up = asyncio.create_task(ledger.record([make_event(event_id=event_number(9))]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await ledger.probe()
+
+    await ledger.record([make_event(event_id=event_number(10))])
+
+    assert heard == [TENANT_ID, TENANT_ID, OTHER, TENANT_ID]
 
 
 async def test_the_resync_list_leaves_out_finished_tombstones(ledger: SqlLedger) -> None:
