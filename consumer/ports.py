@@ -108,6 +108,14 @@ class Engine(Protocol):
         """
         ...
 
+    async def tail(self, tenant_id: TenantId) -> str | None:
+        """Return the last lines that the tenant's container wrote (at most 16 KiB), for people.
+
+        None where there is no container, empty where it wrote nothing or its log cannot be read.
+        Values of its environment and its secrets are never in it.
+        """
+        ...
+
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself; the way to ask whether it is there."""
         ...

@@ -202,6 +202,15 @@ class DockerEngine:
         document = await self._show(container.container_id)
         return "" if document is None else await self._last_words.of(container, document)
 
+    async def tail(self, tenant_id: TenantId) -> str | None:
+        """Return the last lines of the tenant's container; of an old and a new one, the new's."""
+        containers = await self.observe(tenant_id)
+        if not containers:
+            return None
+        current = next((seen for seen in containers if seen.role is Role.CURRENT), containers[-1])
+        document = await self._show(current.container_id)
+        return None if document is None else await self._last_words.tail(current, document)
+
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
         try:

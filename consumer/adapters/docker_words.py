@@ -5,6 +5,7 @@ out. Where nothing can be read (a log driver without a way back), it is silent.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from consumer.adapters.docker_client import DockerClient, Refused
@@ -14,15 +15,25 @@ from consumer.errors import EngineError
 from consumer.model import Container, ContainerStatus, Health
 
 _SECONDS: Final = 5.0
-_LINES: Final = 20
-_MOST_BYTES: Final = 512 * 1024
-"""More than so many lines have; the engine cuts longer ones into pieces of 16 KiB."""
-_MOST_TOLD_BYTES: Final = 2048
+_LINE_BYTES: Final = 24 * 1024
+"""More than a line has: the engine cuts longer ones into pieces of 16 KiB."""
 _MOST_OUTPUT_BYTES: Final = 4096
 """The engine keeps so much of what a health check writes, and cuts off the rest."""
 _FRAME_HEADER: Final = 8
 _EARLIER_SECONDS: Final = 2.0
 """The engine notes the time of a start when it is done; the program may have spoken before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """How much is read, and how much of that is told."""
+
+    lines: int
+    most_told_bytes: int
+
+
+_WORDS: Final = _Extent(lines=20, most_told_bytes=2048)
+_TAIL: Final = _Extent(lines=60, most_told_bytes=16 * 1024)
 
 
 class LastWords:
@@ -39,33 +50,52 @@ class LastWords:
         """
         is_checked = container.health in (Health.UNHEALTHY, Health.STARTING)
         is_up = container.status is ContainerStatus.RUNNING
-        said = _health_output(shown) if is_up and is_checked else await self._log(container)
+        if is_up and is_checked:
+            said = _health_output(shown)
+        else:
+            # Of one that is up again, the run before is what is asked about.
+            said = await self._log(container, _WORDS, is_of_this_run=not is_up)
+        return await self._without_secrets(container, shown, said, _WORDS)
+
+    async def tail(self, container: Container, shown: Mapping[str, object]) -> str:
+        """Return at most 16 KiB of the end of the container's log, whatever its state.
+
+        Raises EngineUnavailable.
+        """
+        # A run before this one may have told a secret that is known no more.
+        said = await self._log(container, _TAIL, is_of_this_run=bool(container.secrets))
+        return await self._without_secrets(container, shown, said, _TAIL)
+
+    async def _without_secrets(
+        self, container: Container, shown: Mapping[str, object], said: str, extent: _Extent
+    ) -> str:
         if not said.strip():
             return ""
         secrets = await self._secret_values(container)
         if secrets is None:
             return ""
-        return _end_of(redact(said, [*_env_values(shown), *secrets]).strip())
+        told = redact(said, [*_env_values(shown), *secrets]).strip()
+        return _end_of(told, extent.most_told_bytes)
 
-    async def _log(self, container: Container) -> str:
-        """Return the last whole lines of the run that ended last."""
-        params = {"stdout": "1", "stderr": "1", "tail": str(_LINES)}
-        # Of one that is up again, the run before is what is asked about.
-        if container.started_at is not None and container.status is not ContainerStatus.RUNNING:
+    async def _log(self, container: Container, extent: _Extent, *, is_of_this_run: bool) -> str:
+        """Return the last whole lines, of the last run alone or of those before it too."""
+        params = {"stdout": "1", "stderr": "1", "tail": str(extent.lines)}
+        if is_of_this_run and container.started_at is not None:
             params["since"] = f"{container.started_at.timestamp() - _EARLIER_SECONDS:.3f}"
+        most_bytes = extent.lines * _LINE_BYTES
         path = f"containers/{container.container_id}/logs"
         try:
             raw = await self._client.read_some(
-                "logs", path, params, seconds=_SECONDS, most_bytes=_MOST_BYTES
+                "logs", path, params, seconds=_SECONDS, most_bytes=most_bytes
             )
         except Refused:
             return ""  # its log driver has no way back
         frames = _frames(raw)
         text = as_plain_text(b"".join(frames))
-        if len(raw) >= _MOST_BYTES:
+        if len(raw) >= most_bytes:
             text = _without_last_line(text)
         # The first may be the end of a longer line, and begin within a value.
-        return text.partition("\n")[2] if len(frames) >= _LINES else text
+        return text.partition("\n")[2] if len(frames) >= extent.lines else text
 
     async def _secret_values(self, container: Container) -> list[str] | None:
         """Return the secrets as it was given them and as they are now; None if one is not known.
@@ -115,6 +145,6 @@ def _env_values(shown: Mapping[str, object]) -> list[str]:
     return [str(line).partition("=")[2] for line in env] if isinstance(env, list) else []
 
 
-def _end_of(text: str) -> str:
+def _end_of(text: str, most_bytes: int) -> str:
     """Return the end of the text, in whole characters."""
-    return text.encode()[-_MOST_TOLD_BYTES:].decode(errors="ignore")
+    return text.encode()[-most_bytes:].decode(errors="ignore")

@@ -450,6 +450,14 @@ async def test_only_the_tenants_own_containers_are_observed(engine: Engine) -> N
     assert await engine.observe(OTHER) == ()
 
 
+async def test_only_a_container_has_a_log(engine: Engine) -> None:
+    """One that wrote nothing has an empty one."""
+    await create(engine, shell_spec())
+
+    assert await engine.tail(TENANT_ID) == ""
+    assert await engine.tail(OTHER) is None
+
+
 async def test_a_container_removed_by_hand_is_not_there(subject: EngineUnderTest) -> None:
     """Nothing is remembered of it."""
     subject.remove(await run(subject.engine, shell_spec()))
@@ -604,6 +612,7 @@ async def open_events(engine: Engine) -> None:
         pytest.param(lambda engine: engine.remove(make_container()), id="remove"),
         pytest.param(lambda engine: engine.rename(make_container(), Role.SUCCESSOR), id="rename"),
         pytest.param(lambda engine: engine.adjust(make_container(), shell_spec()), id="adjust"),
+        pytest.param(lambda engine: engine.tail(TENANT_ID), id="tail"),
         pytest.param(lambda engine: engine.facts(), id="facts"),
         pytest.param(open_events, id="events"),
     ],

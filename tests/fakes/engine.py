@@ -343,6 +343,15 @@ class FakeEngine:
         words = self.words.get(container.image, "")
         return await self._answer(_about("last_words", container), lambda: words)
 
+    async def tail(self, tenant_id: TenantId) -> str | None:
+        """Return what the tenant's newest container said."""
+
+        def tail() -> str | None:
+            there = self.containers(tenant_id)
+            return self.words.get(there[-1].image, "") if there else None
+
+        return await self._answer(Call("tail", tenant_id), tail)
+
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
         return await self._answer(Call("facts"), lambda: self.facts_told)

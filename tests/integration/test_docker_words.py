@@ -175,3 +175,47 @@ async def test_a_health_check_that_writes_too_much_is_quoted_in_whole_lines(
 
     assert words
     assert "corr" not in words
+
+
+async def test_the_log_of_what_runs_can_be_read(engine: DockerEngine) -> None:
+    """Its last lines, also those of runs before, without what only its tenant may know."""
+    telling = "echo one with $PASSWORD; cat /run/secrets/token; echo; echo end; sleep 60"
+    env = (("PASSWORD", PASSWORD),)
+    check = HealthCheck(("CMD-SHELL", "echo not this; exit 1"), 0.2, retries=1)
+    container = await run(
+        engine, shell_spec(telling, env=env, secrets=("token",), healthcheck=check)
+    )
+    assert await tail_of(engine, end="end") == "one with ***\n***\nend"
+
+    await engine.remove(container)
+    assert await engine.tail(TENANT_ID) is None
+
+    count = "for i in $(seq 1 100); do echo line $i with $PASSWORD; done; exit 1"
+    await ended(engine, script(count, env=env))
+    lines = (await tail_of(engine, end="line 100 with ***")).splitlines()
+    assert len(lines) == 59  # the first of sixty may be a part of one
+    assert lines[0] == "line 42 with ***"
+
+
+async def test_the_log_of_a_run_with_an_older_secret_is_not_read(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    """That value is nowhere any more, and could not be taken out."""
+    container = await ended(engine, script("cat /run/secrets/token; exit 1", secrets=("token",)))
+    (tmp_path / TENANT_ID / "token").write_text("new value\n")
+    await asyncio.sleep(3)  # the engine's clock of log lines and ours of starts are coarse
+
+    await engine.start(container)
+
+    assert await tail_of(engine, end="***") == "***"
+
+
+async def tail_of(engine: DockerEngine, *, end: str) -> str:
+    """Return the tenant's log once it ends so."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while True:
+        lines = await engine.tail(TENANT_ID) or ""
+        if lines.endswith(end):
+            return lines
+        assert asyncio.get_running_loop().time() < deadline, lines
+        await asyncio.sleep(0.1)
