@@ -1,9 +1,10 @@
 """HTTP: what became of each tenant, whether we live and are ready, and the metrics.
 
-Answers come from the ledger and from memory, never from the engine, so they come in milliseconds
-also while the engine hangs. Every error has one shape, `{"error": code, "message": sentence}`, and
-none of them ends the consumer. Nothing can be changed through here: it is given no more of the
-ledger than reading. Before it stands `app`, which says what live, ready and stale mean.
+Answers come from the ledger and from memory, so they come in milliseconds also while the engine
+hangs; a tenant's log alone is asked of the engine, with a deadline. Every error has one shape,
+`{"error": code, "message": sentence}`, and none of them ends the consumer. Nothing can be changed
+through here: it is given no more of the ledger than reading. Before it stands `app`, which says
+what live, ready and stale mean.
 """
 
 import asyncio
@@ -12,21 +13,24 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
 from aiohttp import hdrs, web  # noqa: TID251 - the server's one door
 
+from consumer import page
 from consumer.contract import status_event_schema, tenant_event_schema
-from consumer.errors import ConsumerError, LedgerError
-from consumer.messages import status_document
+from consumer.errors import ConsumerError, EngineError, LedgerError
+from consumer.feed import Feed, FeedFull
+from consumer.messages import instant, status_document
 from consumer.metrics import Metrics
 from consumer.model import (
     TENANT_ID_RULE,
     Document,
     Health,
     State,
+    Status,
     Tenant,
     TenantId,
     as_tenant_id,
@@ -40,11 +44,15 @@ PENDING: Final = "pending"
 _STATES: Final = (*(state.value for state in State), PENDING)
 _MOST_ON_A_PAGE: Final = 1000
 _USUAL_PAGE: Final = 100
+_HISTORY: Final = 50
 _STOP_SECONDS: Final = 2.0
+_SHARE_OF_ENGINE: Final = 0.8
+"""Of a request's time: so its answer says that it was the engine."""
+_STALL_SECONDS: Final = 30.0
+"""A stream that takes nothing for so long is nobody's any more."""
 _MOST_BODY_BYTES: Final = 1024  # nothing here takes a body
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _HEADERS: Final = {
-    hdrs.SERVER: "landlord-consumer",
     hdrs.CACHE_CONTROL: "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -62,6 +70,8 @@ class Reads(Protocol):
 
     async def page(self, *, after: str, limit: int, state: str | None) -> list[Tenant]: ...
 
+    async def history(self, tenant_id: TenantId, *, limit: int) -> list[Status]: ...
+
 
 class Api:
     """The HTTP side of the consumer."""
@@ -70,23 +80,26 @@ class Api:
         self,
         *,
         ledger: Reads,
+        feed: Feed,
+        tail: Callable[[TenantId], Awaitable[str | None]],
         metrics: Metrics,
         readiness: Callable[[], Mapping[str, str | None]],
         observed_at: Callable[[TenantId], datetime | None],
         is_stale: Callable[[TenantId], bool],
         is_live: Callable[[], bool],
-        version: str,
         asyncapi: str,
         token: str | None = None,
         request_seconds: float = 5.0,
     ) -> None:
+        self._page = page.load()
         self._ledger = ledger
+        self._feed = feed
+        self._tail = tail
         self._metrics = metrics
         self._readiness = readiness
         self._observed_at = observed_at
         self._is_stale = is_stale
         self._is_live = is_live
-        self._version = version
         self._asyncapi = asyncapi
         self._token = token
         self._request_seconds = request_seconds
@@ -122,18 +135,22 @@ class Api:
 
     def _routes(self) -> web.Application:
         routes: dict[str, Answer] = {
-            "/": self._index,
+            "/": self._show_page,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._render_metrics,
             "/tenants": self._tenants,
             "/tenants/{tenant_id}/compute/status": self._status,
+            "/tenants/{tenant_id}/history": self._history,
+            "/tenants/{tenant_id}/log": self._log_of,
             "/schema/tenant-event.json": _tenant_event_schema,
             "/schema/status-event.json": _status_event_schema,
             "/asyncapi.yaml": self._describe,
         }
         site = web.Application(middlewares=[self._answer], client_max_size=_MOST_BODY_BYTES)
         site.add_routes(web.get(path, answer) for path, answer in routes.items())
+        site.add_routes([web.get("/events", self._events, allow_head=False)])
+        site.on_shutdown.append(self._end_streams)
         site.on_response_prepare.append(_add_headers)
         return site
 
@@ -141,10 +158,15 @@ class Api:
     async def _answer(self, request: web.Request, handler: Answer) -> web.StreamResponse:
         """Answer every request, whatever goes wrong; `handler` is aiohttp's name for the route."""
         if not self._may_pass(request):
-            return _refuse_stranger()
+            return self._refuse_stranger(request)
+        # A stream lasts as long as its reader, whose every step has a deadline of its own.
+        seconds = None if request.path == "/events" else self._request_seconds
         try:
-            async with asyncio.timeout(self._request_seconds):
+            async with asyncio.timeout(seconds):
                 return await handler(request)
+        except _NotFound as error:
+            message = f"no tenant {_quote(str(error))} is known"
+            return _error(404, "tenant_not_found", message)
         except web.HTTPException as refusal:
             return _http_error(request, refusal)
         except LedgerError as error:
@@ -167,9 +189,52 @@ class Api:
         )
         return is_right and scheme.lower() == "bearer"
 
-    async def _index(self, request: web.Request) -> web.StreamResponse:
-        paths = [resource.canonical for resource in request.app.router.resources()]
-        return _json({"name": "landlord-consumer", "version": self._version, "paths": paths})
+    def _refuse_stranger(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/" and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+            # It holds no secret, and asks for the token.
+            response: web.Response = self._page_response(401)
+        else:
+            response = _error(401, "unauthorized", "a valid 'Authorization: Bearer ...' is needed")
+        response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="landlord-consumer"'
+        return response
+
+    async def _show_page(self, request: web.Request) -> web.StreamResponse:
+        is_known = self._page.etag in request.headers.get(hdrs.IF_NONE_MATCH, "")
+        response = self._page_response(304 if is_known else 200)
+        response.headers[hdrs.ETAG] = self._page.etag
+        response.headers[hdrs.CACHE_CONTROL] = "no-cache"  # kept, and asked for each time
+        response.headers[hdrs.VARY] = hdrs.AUTHORIZATION
+        return response
+
+    def _page_response(self, status: int) -> web.Response:
+        # A browser takes the policy of a 304 for that of what it has kept.
+        headers = {
+            hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
+            "Content-Security-Policy": self._page.policy,
+        }
+        body = None if status == 304 else self._page.body
+        return web.Response(body=body, status=status, headers=headers)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        headers = {
+            hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+            "X-Accel-Buffering": "no",  # a proxy is not to keep it back
+        }
+        response = web.StreamResponse(headers=headers)
+        try:
+            async with self._feed.view() as frames:
+                await response.prepare(request)
+                async for frame in frames:
+                    async with asyncio.timeout(_STALL_SECONDS):
+                        await response.write(frame)
+        except FeedFull as error:
+            return _error(503, "too_many_viewers", str(error))
+        except (ConnectionError, TimeoutError):
+            _log.debug("viewer gone")
+        return response
+
+    async def _end_streams(self, _: web.Application) -> None:
+        self._feed.close()
 
     async def _healthz(self, _: web.Request) -> web.StreamResponse:
         if self._is_live():
@@ -193,13 +258,39 @@ class Api:
         return web.Response(text=self._asyncapi, content_type="application/yaml")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._show(await self._find(request)))
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        tenant = await self._find(request)
+        told = await self._ledger.history(tenant.tenant_id, limit=_HISTORY)
+        if not told and tenant.status is not None:
+            told = [tenant.status]  # older than what is kept
+        return _json({"history": [status_document(status) for status in told]})
+
+    async def _log_of(self, request: web.Request) -> web.StreamResponse:
+        tenant = await self._find(request)
+        seconds = self._request_seconds * _SHARE_OF_ENGINE
+        try:
+            async with asyncio.timeout(seconds):
+                text = await self._tail(tenant.tenant_id)
+        except EngineError as error:
+            return _error(503, "engine_unavailable", str(error))
+        except TimeoutError:
+            return _error(
+                503, "engine_unavailable", f"the engine gave no answer within {seconds:g} s"
+            )
+        return _json({"log": text})
+
+    async def _find(self, request: web.Request) -> Tenant:
+        """Return the tenant that is asked for. Raises _NotFound."""
         asked_for = request.match_info["tenant_id"]
         try:
-            tenant_id = as_tenant_id(asked_for)
+            tenant = await self._ledger.read(as_tenant_id(asked_for))
         except ValueError:
-            return _not_found(asked_for)
-        tenant = await self._ledger.read(tenant_id)
-        return _json(self._show(tenant)) if tenant is not None else _not_found(asked_for)
+            tenant = None
+        if tenant is None:
+            raise _NotFound(asked_for)
+        return tenant
 
     async def _tenants(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -219,9 +310,13 @@ class Api:
         return {
             **document,
             "desired": tenant.desired.value,
-            "observed_at": _timestamp(observed_at) if observed_at is not None else None,
+            "observed_at": instant(observed_at),
             "stale": self._is_stale(tenant.tenant_id),
         }
+
+
+class _NotFound(Exception):
+    """No such tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +400,9 @@ async def _status_event_schema(_: web.Request) -> web.StreamResponse:
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = "landlord-consumer"
 
 
 def _http_error(request: web.Request, refusal: web.HTTPException) -> web.Response:
@@ -320,16 +417,6 @@ def _http_error(request: web.Request, refusal: web.HTTPException) -> web.Respons
             return _error(404, "not_found", f"there is no {_quote(request.path)}")
         case _:
             return _error(refusal.status, refusal.reason.lower().replace(" ", "_"), refusal.reason)
-
-
-def _refuse_stranger() -> web.Response:
-    response = _error(401, "unauthorized", "a valid 'Authorization: Bearer ...' is needed")
-    response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="landlord-consumer"'
-    return response
-
-
-def _not_found(tenant_id: str) -> web.Response:
-    return _error(404, "tenant_not_found", f"no tenant {_quote(tenant_id)} is known")
 
 
 def _error(status: int, code: str, message: str, **more: object) -> web.Response:
@@ -352,7 +439,3 @@ def _json(
 def _quote(text: str) -> str:
     """Return what was asked for, short enough to be told back."""
     return json.dumps(text if len(text) <= 150 else f"{text[:150]}...", ensure_ascii=False)
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ runs as a named task of one group; one that ends unasked takes the consumer down
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import structlog
 
 from consumer import wiring
+from consumer.adapters.docker import DockerEngine
 from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
@@ -32,6 +33,7 @@ from consumer.errors import (
     LedgerInUse,
     SettingsError,
 )
+from consumer.feed import Feed, Lines
 from consumer.intake import Intake
 from consumer.lease import Lease
 from consumer.metrics import Metrics
@@ -187,35 +189,47 @@ async def _stand_by_for_lease(
 @asynccontextmanager
 async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIterator[None]:
     """Say over HTTP, for the length of the block, that this consumer lives and is not ready."""
+    ledger = _NotOurs(trouble)
+    feed = _feed(settings, ledger, lambda: {part: trouble})
     metrics = Metrics(version=version(DISTRIBUTION))
     metrics.standing_by.set(1)
     api = Api(
-        ledger=_NotOurs(trouble),
+        ledger=ledger,
+        feed=feed,
+        tail=ledger.tail,
         metrics=metrics,
         readiness=lambda: {part: trouble},
         observed_at=lambda _: None,
         is_stale=lambda _: True,
         is_live=lambda: True,
-        version=version(DISTRIBUTION),
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )
-    async with api.serve(settings.http.host, settings.http.port):
-        _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
-        yield
+    async with asyncio.TaskGroup() as group:
+        telling = group.create_task(feed.run(), name="feed")
+        async with api.serve(settings.http.host, settings.http.port):
+            _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+            yield
+        telling.cancel()
 
 
-@dataclass(frozen=True, slots=True)
+def _feed(
+    settings: Settings, ledger: Lines, readiness: Callable[[], Mapping[str, str | None]]
+) -> Feed:
+    about = {"version": version(DISTRIBUTION), "instance": settings.instance}
+    return Feed(ledger=ledger, readiness=readiness, now=utc_now, about=about)
+
+
 class _NotOurs:
-    """The ledger, as far as it is read while another consumer does the work: not at all."""
+    """What is read while another consumer does the work: nothing."""
 
-    trouble: str
+    def __init__(self, trouble: str) -> None:
+        self._trouble = trouble
 
-    async def read(self, tenant_id: TenantId) -> NoReturn:  # noqa: ARG002 - see `api.Reads`
-        raise LedgerError(self.trouble)
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise LedgerError(self._trouble)
 
-    async def page(self, *, after: str, limit: int, state: str | None) -> NoReturn:  # noqa: ARG002
-        raise LedgerError(self.trouble)
+    read = page = history = lines = lines_of = startups = tail = _refuse
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
@@ -239,6 +253,7 @@ class _Parts:
     outbox: Outbox
     watcher: Watcher
     upkeep: Upkeep
+    feed: Feed
     lease: Lease
 
     def readiness(self) -> Mapping[str, str | None]:
@@ -276,6 +291,12 @@ async def _build(
         now=utc_now,
         passes=settings.limits.passes,
     )
+
+    def readiness() -> Mapping[str, str | None]:
+        return parts.readiness()
+
+    feed = _feed(settings, ledger, readiness)
+    stack.enter_context(ledger.telling(feed.note))
     parts = _Parts(
         broker=broker,
         outbox=outbox,
@@ -305,9 +326,10 @@ async def _build(
             now=utc_now,
             retention_seconds=settings.ledger.retention_seconds,
         ),
+        feed=feed,
         lease=lease,
     )
-    await _open_api(settings, stack, parts, _Reading(ledger, metrics, reconciler))
+    await _open_api(settings, stack, parts, _Reading(ledger, engine, metrics, reconciler))
     return parts
 
 
@@ -338,6 +360,7 @@ class _Reading:
     """What the API reads from."""
 
     ledger: SqlLedger
+    engine: DockerEngine
     metrics: Metrics
     reconciler: Reconciler
 
@@ -351,12 +374,13 @@ async def _open_api(
 
     api = Api(
         ledger=reading.ledger,
+        feed=parts.feed,
+        tail=reading.engine.tail,
         metrics=reading.metrics,
         readiness=parts.readiness,
         observed_at=observed_at,
         is_stale=lambda _: parts.watcher.trouble is not None,
         is_live=lambda: (utc_now() - parts.upkeep.looked_at).total_seconds() < _LIVE_SECONDS,
-        version=version(DISTRIBUTION),
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )
@@ -376,6 +400,7 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
             start("dispatcher", parts.dispatcher.run()),
             start("outbox", parts.outbox.run()),
             start("upkeep", parts.upkeep.run()),
+            start("feed", parts.feed.run()),
             start("lease", parts.lease.keep()),
         ]
         intake = group.create_task(parts.intake.run(), name="intake")

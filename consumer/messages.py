@@ -437,7 +437,8 @@ def decode_spec(text: str) -> TenantSpec:
 # --- status events ----------------------------------------------------------------------------
 
 
-def _instant(at: datetime | None) -> str | None:
+def instant(at: datetime | None) -> str | None:
+    """Return a point in time as it is written in everything we send: UTC, to the millisecond."""
     if at is None:
         return None
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -461,8 +462,8 @@ def status_document(status: Status) -> Document:
         "startup_seconds": _rounded(status.startup_seconds),
         "will_retry": status.will_retry,
         "attempt": status.attempt,
-        "next_attempt_at": _instant(status.next_attempt_at),
-        "occurred_at": _instant(status.occurred_at),
+        "next_attempt_at": instant(status.next_attempt_at),
+        "occurred_at": instant(status.occurred_at),
     }
 
 
@@ -486,8 +487,8 @@ def _container_document(container: ContainerReport | None) -> Document | None:
         "name": container.name,
         "image": container.image,
         "image_id": container.image_id,
-        "started_at": _instant(container.started_at),
-        "finished_at": _instant(container.finished_at),
+        "started_at": instant(container.started_at),
+        "finished_at": instant(container.finished_at),
         "exit_code": container.exit_code,
         "restart_count": container.restart_count,
         "oom_killed": container.oom_killed,
@@ -650,7 +651,7 @@ def status_headers(entry: OutboxEntry, *, source: str) -> dict[str, str]:
         "cloudEvents:type": f"tenant.status.{entry.state.value}",
         "cloudEvents:source": source,
         "cloudEvents:subject": entry.tenant_id,
-        "cloudEvents:time": _instant(entry.created_at) or "",
+        "cloudEvents:time": instant(entry.created_at) or "",
     }
     if entry.traceparent is not None:
         headers["traceparent"] = entry.traceparent
@@ -662,5 +663,5 @@ def dead_letter_headers(error: InvalidMessage, received_at: datetime) -> dict[st
     return {
         "landlord-reason": error.reason,
         "landlord-error": _cut(str(error)),
-        "landlord-received-at": _instant(received_at) or "",
+        "landlord-received-at": instant(received_at) or "",
     }

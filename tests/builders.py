@@ -19,6 +19,7 @@ from consumer.model import (
     Tenant,
     TenantEvent,
     TenantId,
+    TenantLine,
     TenantSpec,
 )
 
@@ -124,3 +125,16 @@ def make_status(**changes: object) -> Status:
         "provider_type": "docker",
     }
     return Status(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_line(tenant_id: str = TENANT_ID, **changes: object) -> TenantLine:
+    """Return the line of a tenant that runs."""
+    fields: dict[str, object] = {
+        "tenant_id": TenantId(tenant_id),
+        "desired": Desired.RUNNING,
+        "state": "running",
+        "sequence": 1,
+        "since": MOMENT,
+        "is_answered": True,
+    }
+    return TenantLine(**(fields | changes))  # type: ignore[arg-type]  # checked at run time

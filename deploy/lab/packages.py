@@ -16,7 +16,11 @@ from typing import Final
 RABBITMQ_SERVER: Final = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 ENGINE: Final = ("dockerd", "docker", "containerd", "iptables", "ip", "nsenter", "busybox")
 BROKER: Final = (RABBITMQ_SERVER, "epmd")
-TESTS: Final = (*ENGINE, *BROKER, "docker-registry", "prometheus", "promtool", "podman")
+BROWSER: Final = ("chromium", "chromedriver")
+TESTS: Final = (
+    *(*ENGINE, *BROKER, *BROWSER),
+    *("docker-registry", "prometheus", "promtool", "podman"),
+)
 
 _PACKAGES: Final = {
     "dockerd": "docker.io",
@@ -28,6 +32,8 @@ _PACKAGES: Final = {
     "busybox": "busybox-static",
     RABBITMQ_SERVER: "rabbitmq-server",
     "epmd": "erlang-base",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
     "curl": "curl",
     "docker-registry": "docker-registry",
     "prometheus": "prometheus",

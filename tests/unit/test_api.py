@@ -1,11 +1,14 @@
 """HTTP: what is answered, to whom, and that trouble stays in its request."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
+import re
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -13,7 +16,8 @@ import aiohttp
 import pytest
 
 from consumer.api import Api
-from consumer.errors import ConsumerError, LedgerError
+from consumer.errors import ConsumerError, EngineUnavailable, LedgerError
+from consumer.feed import Feed, FeedLimits
 from consumer.messages import encode_status
 from consumer.metrics import Metrics
 from consumer.model import (
@@ -22,11 +26,13 @@ from consumer.model import (
     EventId,
     Reason,
     State,
+    Status,
     Tenant,
     TenantId,
+    TenantLine,
     Transport,
 )
-from tests.builders import make_status, make_tenant
+from tests.builders import make_line, make_status, make_tenant
 
 STATUS_PATH = "/tenants/acme-corp/compute/status"
 OBSERVED_AT = datetime(2026, 11, 24, 10, 0, 7, 5000, tzinfo=UTC)
@@ -40,6 +46,7 @@ class Shelf:
         self.failure: Exception | None = None
         self.hangs = False
         self.asked_for: list[tuple[str, int, str | None]] = []
+        self.told: list[Status] = []
 
     async def read(self, tenant_id: TenantId) -> Tenant | None:
         await self._suffer()
@@ -49,6 +56,21 @@ class Shelf:
         await self._suffer()
         self.asked_for.append((after, limit, state))
         return [self.tenants[key] for key in sorted(self.tenants) if key > after][:limit]
+
+    async def history(self, tenant_id: TenantId, *, limit: int) -> list[Status]:
+        await self._suffer()
+        assert tenant_id in self.tenants
+        return self.told[:limit]
+
+    async def lines(self, *, after: str, limit: int) -> list[TenantLine]:
+        await self._suffer()
+        return [make_line(name) for name in sorted(self.tenants) if name > after][:limit]
+
+    async def lines_of(self, tenant_ids: Collection[TenantId]) -> list[TenantLine]:
+        return [make_line(tenant_id) for tenant_id in tenant_ids if tenant_id in self.tenants]
+
+    async def startups(self, *, limit: int) -> list[float]:
+        return [][:limit]
 
     async def _suffer(self) -> None:
         if self.failure is not None:
@@ -71,16 +93,34 @@ class World:
     live: bool = True
     token: str | None = None
     request_seconds: float = 5.0
+    log: str | Exception | None = None
+    engine_hangs: bool = False
+    feed_limits: FeedLimits = field(default_factory=lambda: FeedLimits(viewers=1))
+
+    async def tail(self, _: TenantId) -> str | None:
+        if self.engine_hangs:
+            await asyncio.Event().wait()
+        if isinstance(self.log, Exception):
+            raise self.log
+        return self.log
 
     def api(self) -> Api:
+        feed = Feed(
+            ledger=self.shelf,
+            readiness=lambda: self.troubles,
+            now=lambda: OBSERVED_AT,
+            about={"version": "1.2.3"},
+            limits=self.feed_limits,
+        )
         return Api(
             ledger=self.shelf,
+            feed=feed,
+            tail=self.tail,
             metrics=self.metrics,
             readiness=lambda: self.troubles,
             observed_at=lambda _: self.observed_at,
             is_stale=lambda _: self.stale,
             is_live=lambda: self.live,
-            version="1.2.3",
             asyncapi="asyncapi: 3.0.0\n",
             token=self.token,
             request_seconds=self.request_seconds,
@@ -116,6 +156,10 @@ class Client:
     async def get(self, path: str, *, method: str = "GET", **headers: str) -> Reply:
         async with self._session.request(method, self._base + path, headers=headers) as response:
             return Reply(response.status, dict(response.headers), await response.text())
+
+    def reading(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Give the answer while it comes."""
+        return self._session.get(self._base + path)
 
 
 @asynccontextmanager
@@ -389,14 +433,146 @@ async def test_the_asyncapi_document_is_served() -> None:
     assert reply.text == "asyncapi: 3.0.0\n"
 
 
-async def test_the_root_names_the_paths() -> None:
-    """`GET /` says what runs here and what can be asked."""
+# --- the page ---------------------------------------------------------------------------------
+
+
+async def test_the_root_is_the_page() -> None:
+    """One document with all that it needs, and a policy that lets nothing else in."""
     reply = await ask(World(), "/")
 
-    assert reply.document["version"] == "1.2.3"
-    paths = reply.document["paths"]
-    assert isinstance(paths, list)
-    assert "/tenants/{tenant_id}/compute/status" in paths
+    policy = reply.headers["Content-Security-Policy"]
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"(src|href)=\"(?!#|data:)", reply.text)
+    for content in re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", reply.text, re.DOTALL):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+async def test_a_page_that_is_kept_is_not_sent_again() -> None:
+    """Asked with its tag, it is 304 under the same policy; with another one it is sent."""
+    async with asking(World()) as client:
+        first = await client.get("/")
+        kept = await client.get("/", **{"If-None-Match": first.headers["Etag"]})
+        other = await client.get("/", **{"If-None-Match": '"other"'})
+
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert (kept.status, kept.text) == (304, "")
+    policy = "Content-Security-Policy"
+    assert kept.headers[policy] == first.headers[policy]
+    assert (other.status, other.text) == (200, first.text)
+
+
+async def test_without_the_token_a_browser_gets_the_page_as_a_refusal() -> None:
+    """It is 401, asks for the token, is not kept, and holds nothing of any tenant."""
+    async with asking(World(Shelf(make_tenant()), token="secret")) as client:
+        browser = await client.get("/", Accept="text/html,application/xhtml+xml")
+        program = await client.get("/", Accept="application/json")
+        elsewhere = await client.get("/tenants", Accept="text/html")
+        allowed = await client.get("/", **bearer("secret"))
+
+    assert browser.status == 401
+    assert browser.headers["WWW-Authenticate"].startswith("Bearer")
+    assert browser.headers["Cache-Control"] == "no-store"
+    assert browser.text == allowed.text
+    assert allowed.status == 200
+    assert "acme" not in browser.text
+    assert (program.status, program.error) == (401, "unauthorized")
+    assert (elsewhere.status, elsewhere.error) == (401, "unauthorized")
+
+
+async def test_events_begin_with_every_tenant() -> None:
+    """The stream tells of all together, then of each; who comes when it is full is refused."""
+    world = World(shelf_of(2))
+    async with asking(world) as client:
+        async with client.reading("/events") as response:
+            kind = response.headers["Content-Type"]
+            text = ""
+            while "event: complete" not in text:
+                text += (await response.content.readany()).decode()
+            full = await client.get("/events")
+        head = await client.get("/events", method="HEAD")
+
+    assert kind == "text/event-stream; charset=utf-8"
+    assert re.findall(r"event: (\w+)", text) == ["head", "begin", "lines", "complete"]
+    assert '"tenant_id":"tenant-1"' in text
+    assert (full.status, full.error) == (503, "too_many_viewers")
+    assert head.status == 405
+
+
+async def test_an_open_stream_does_not_hold_up_the_stop() -> None:
+    """It is ended with the server, and outlives the deadline of other requests."""
+    world = World(request_seconds=0.05)
+    api = world.api()
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session:
+        async with (
+            api.serve("127.0.0.1", 0),
+            session.get(f"http://127.0.0.1:{api.bound_port}/events") as response,
+        ):
+            await asyncio.sleep(0.1)
+            assert b"event: head" in await response.content.readany()
+            began = loop.time()
+        took = loop.time() - began
+
+    assert took < 1
+
+
+# --- history and log --------------------------------------------------------------------------
+
+HISTORY_PATH = "/tenants/acme-corp/history"
+LOG_PATH = "/tenants/acme-corp/log"
+
+
+async def test_the_history_is_what_was_told() -> None:
+    """At most fifty status events, as they were published."""
+    world = World(Shelf(make_tenant(status=make_status())))
+    world.shelf.told = [make_status(sequence=sequence) for sequence in range(60, 0, -1)]
+
+    history = (await ask(world, HISTORY_PATH)).document["history"]
+
+    assert isinstance(history, list)
+    assert len(history) == 50
+    assert history[0] == json.loads(encode_status(world.shelf.told[0]))
+
+
+async def test_a_history_that_was_swept_still_has_the_last_status() -> None:
+    """However long ago that was; before the first status there is none."""
+    status = make_status()
+    swept = await ask(World(Shelf(make_tenant(status=status))), HISTORY_PATH)
+    pending = await ask(World(Shelf(make_tenant())), HISTORY_PATH)
+
+    assert swept.document == {"history": [json.loads(encode_status(status))]}
+    assert pending.document == {"history": []}
+
+
+@pytest.mark.parametrize("log", ["a line\n<b>another</b>", "", None])
+async def test_the_log_is_what_the_engine_gives(log: str | None) -> None:
+    """Its last lines, nothing, or that there is no container."""
+    reply = await ask(World(Shelf(make_tenant()), log=log), LOG_PATH)
+
+    assert (reply.status, reply.document) == (200, {"log": log})
+
+
+async def test_without_the_engine_there_is_no_log() -> None:
+    """It is said at once, or at the deadline, that it is the engine."""
+    away = World(Shelf(make_tenant()), log=EngineUnavailable("nothing listens"))
+    hanging = World(Shelf(make_tenant()), engine_hangs=True, request_seconds=0.1)
+
+    for world, words in ((away, "nothing listens"), (hanging, "no answer")):
+        reply = await ask(world, LOG_PATH)
+        assert (reply.status, reply.error) == (503, "engine_unavailable")
+        assert words in str(reply.document["message"])
+
+
+@pytest.mark.parametrize("path", ["history", "log"])
+async def test_who_is_not_known_has_neither(path: str) -> None:
+    """404, as for the status."""
+    reply = await ask(World(), f"/tenants/nobody/{path}")
+
+    assert (reply.status, reply.error) == (404, "tenant_not_found")
 
 
 # --- the token --------------------------------------------------------------------------------
@@ -405,7 +581,10 @@ async def test_the_root_names_the_paths() -> None:
 GUARDED = [
     "/",
     "/tenants",
+    "/events",
     STATUS_PATH,
+    HISTORY_PATH,
+    LOG_PATH,
     "/asyncapi.yaml",
     "/schema/tenant-event.json",
     "/no/such/path",
@@ -514,7 +693,7 @@ async def test_a_fault_of_ours_is_500_and_stays_in_its_request(
     assert following.status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/nowhere"])
+@pytest.mark.parametrize("path", ["/tenants", "/healthz", "/metrics", "/nowhere"])
 async def test_every_answer_has_the_security_headers(path: str) -> None:
     """No answer is cached, sniffed, framed, or tells which library serves it."""
     headers = (await ask(World(), path)).headers
