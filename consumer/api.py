@@ -48,8 +48,6 @@ _HISTORY: Final = 50
 _STOP_SECONDS: Final = 2.0
 _SHARE_OF_ENGINE: Final = 0.8
 """Of a request's time: so its answer says that it was the engine."""
-_STALL_SECONDS: Final = 30.0
-"""A stream that takes nothing for so long is nobody's any more."""
 _MOST_BODY_BYTES: Final = 1024  # nothing here takes a body
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _HEADERS: Final = {
@@ -90,6 +88,7 @@ class Api:
         asyncapi: str,
         token: str | None = None,
         request_seconds: float = 5.0,
+        stall_seconds: float = 30.0,
     ) -> None:
         self._page = page.load()
         self._ledger = ledger
@@ -103,6 +102,7 @@ class Api:
         self._asyncapi = asyncapi
         self._token = token
         self._request_seconds = request_seconds
+        self._stall_seconds = stall_seconds
         self._runner: web.AppRunner | None = None
 
     @property
@@ -225,12 +225,14 @@ class Api:
             async with self._feed.view() as frames:
                 await response.prepare(request)
                 async for frame in frames:
-                    async with asyncio.timeout(_STALL_SECONDS):
+                    async with asyncio.timeout(self._stall_seconds):
                         await response.write(frame)
         except FeedFull as error:
             return _error(503, "too_many_viewers", str(error))
         except (ConnectionError, TimeoutError):
-            _log.debug("viewer gone")
+            # Gone, or takes nothing any more: a proper end would wait for him too.
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
     async def _end_streams(self, _: web.Application) -> None:

@@ -244,6 +244,19 @@ def test_a_lost_consumer_is_told_and_found_again(window: Browser, stage: Stage) 
     assert not window.evaluate("return document.body.classList.contains('stale')")
 
 
+def test_a_page_that_nobody_looks_at_lets_go(window: Browser, stage: Stage) -> None:
+    """The browser keeps a page that was left; shown again, it is live again."""
+    stage.tell(status_of("kept"))
+    open_list(window, stage)
+
+    window.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide'))")
+    window.until(lambda: "in the background" in window.text("#alarms"))
+    stage.tell(status_of("kept", State.FAILED, Reason.EXITED))
+    window.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+
+    window.until(lambda: shows(window, "kept", "failed") and window.text("#link") == "live")
+
+
 def test_an_engine_that_is_away_is_told(window: Browser, stage: Stage) -> None:
     """States are those last seen; of a log it is said that the engine does not give it."""
     stage.tell(status_of("unseen"))

@@ -104,6 +104,7 @@ async def test_a_second_consumer_stands_by_and_takes_over(
             unready, said = await answer(second, "/readyz")
             lives, _ = await second.http_get("/healthz")
             stands_by = await second.metric("landlord_standing_by")
+            told = await first_event(second)
             world.consumer.kill()
             await taking_over
             stands_by_still = await second.metric("landlord_standing_by")
@@ -116,6 +117,15 @@ async def test_a_second_consumer_stands_by_and_takes_over(
     assert (unready, lives, status["state"]) == (503, 200, "running")
     assert "standing by: another consumer owns the ledger" in said
     assert (stands_by, stands_by_still) == (1, 0)
+    assert "standing by: another consumer owns the ledger" in told
+
+
+async def first_event(consumer: ConsumerProcess) -> str:
+    """Return the first of the events that its page lives on."""
+    url = f"http://127.0.0.1:{consumer.http_port}/events"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        return (await response.content.readuntil(b"\n\n")).decode()
 
 
 async def test_one_consumer_for_an_instance_on_an_engine(

@@ -47,6 +47,8 @@ class Shelf:
         self.hangs = False
         self.asked_for: list[tuple[str, int, str | None]] = []
         self.told: list[Status] = []
+        self.words = ""
+        """The message in every line."""
 
     async def read(self, tenant_id: TenantId) -> Tenant | None:
         await self._suffer()
@@ -64,7 +66,8 @@ class Shelf:
 
     async def lines(self, *, after: str, limit: int) -> list[TenantLine]:
         await self._suffer()
-        return [make_line(name) for name in sorted(self.tenants) if name > after][:limit]
+        names = [name for name in sorted(self.tenants) if name > after][:limit]
+        return [make_line(name, message=self.words) for name in names]
 
     async def lines_of(self, tenant_ids: Collection[TenantId]) -> list[TenantLine]:
         return [make_line(tenant_id) for tenant_id in tenant_ids if tenant_id in self.tenants]
@@ -95,6 +98,7 @@ class World:
     request_seconds: float = 5.0
     log: str | Exception | None = None
     engine_hangs: bool = False
+    stall_seconds: float = 30.0
     feed_limits: FeedLimits = field(default_factory=lambda: FeedLimits(viewers=1))
 
     async def tail(self, _: TenantId) -> str | None:
@@ -124,6 +128,7 @@ class World:
             asyncapi="asyncapi: 3.0.0\n",
             token=self.token,
             request_seconds=self.request_seconds,
+            stall_seconds=self.stall_seconds,
         )
 
 
@@ -518,6 +523,29 @@ async def test_an_open_stream_does_not_hold_up_the_stop() -> None:
         took = loop.time() - began
 
     assert took < 1
+
+
+async def test_who_takes_nothing_any_more_is_let_go() -> None:
+    """His place is free for another one, and the server's stop does not wait for him."""
+    world = World(shelf_of(2_000), stall_seconds=0.2)
+    world.shelf.words = "x" * 10_000  # more than the system keeps on the way
+    api = world.api()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sleeper:
+        sleeper.setblocking(False)
+        sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with api.serve("127.0.0.1", 0), aiohttp.ClientSession() as session:
+            await loop.sock_connect(sleeper, ("127.0.0.1", api.bound_port))
+            await loop.sock_sendall(sleeper, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await loop.sock_recv(sleeper, 12) == b"HTTP/1.1 200"
+            url = f"http://127.0.0.1:{api.bound_port}/events"
+            codes: list[int] = []
+            async with asyncio.timeout(10):
+                while 200 not in codes:
+                    async with session.get(url) as response:
+                        codes.append(response.status)
+                    await asyncio.sleep(0.02)
+    assert codes[0] == 503
 
 
 # --- history and log --------------------------------------------------------------------------
