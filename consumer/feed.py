@@ -49,7 +49,7 @@ class FeedLimits:
 
     gather_seconds: float = 0.2
     beat_seconds: float = 2.0
-    lines: int = 500
+    lines: int = 250
     viewers: int = 32
     most_waiting_bytes: int = 4 * 1024 * 1024
 

@@ -38,14 +38,15 @@ class Feed {
   constructor(listener) {
     this.listener = listener;
     this.retryMs = FIRST_RETRY_MS;
-    this.isResting = false;
+    this.isResting = false; // whether it is to have no connection
+    this.isAsleep = false; // whether it waits to be woken
     this.letGo = () => {};
     this.wake = () => {};
   }
 
   async run() {
     for (;;) {
-      if (this.isResting) await new Promise((resume) => { this.wake = resume; });
+      if (this.isResting) await this.sleep();
       try {
         await this.read();
         this.listener.onLost("it ended the connection");
@@ -60,6 +61,12 @@ class Feed {
       await new Promise((resume) => setTimeout(resume, this.retryMs));
       this.retryMs = Math.min(this.retryMs * 2, LAST_RETRY_MS);
     }
+  }
+
+  async sleep() {
+    this.isAsleep = true;
+    await new Promise((resume) => { this.wake = resume; });
+    this.isAsleep = false;
   }
 
   // Lets go of the connection: a browser has only six of them to one address, for all its tabs.

@@ -251,6 +251,7 @@ def test_a_page_that_nobody_looks_at_lets_go(window: Browser, stage: Stage) -> N
 
     window.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide'))")
     window.until(lambda: "in the background" in window.text("#alarms"))
+    window.until(lambda: window.evaluate("return feed.isAsleep"))
     stage.tell(status_of("kept", State.FAILED, Reason.EXITED))
     window.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
 
@@ -260,11 +261,15 @@ def test_a_page_that_nobody_looks_at_lets_go(window: Browser, stage: Stage) -> N
 def test_an_engine_that_is_away_is_told(window: Browser, stage: Stage) -> None:
     """States are those last seen; of a log it is said that the engine does not give it."""
     stage.tell(status_of("unseen"))
+    stage.log = "lines of before"
+    window.open(f"{stage.url}#/tenants/unseen")
+    window.until(lambda: window.text("#log") == "lines of before")
     try:
         stage.troubles["engine"] = "nothing listens"
         stage.log = EngineUnavailable("nothing listens there")
-        window.open(f"{stage.url}#/tenants/unseen")
+        window.click("#read-log")
         window.until(lambda: "nothing listens there" in window.text("#log-note"))
+        assert not window.sees("#log")
         window.until(lambda: "as they were last seen: nothing listens" in window.text("#alarms"))
         assert window.evaluate("return document.body.classList.contains('stale')")
         assert "engine down" in window.text("#parts").replace("\n", " ")
@@ -273,7 +278,6 @@ def test_an_engine_that_is_away_is_told(window: Browser, stage: Stage) -> None:
         stage.hangs = True
         window.click("#read-log")
         window.until(lambda: "no answer" in window.text("#log-note"))
-        assert not window.sees("#log")
     finally:
         stage.troubles["engine"], stage.hangs, stage.log = None, False, None
     window.until(lambda: window.text("#alarms") == "")
@@ -310,7 +314,7 @@ def test_ten_thousand_are_found_by_state_and_words(window: Browser, crowd: Stage
         sign_in(window, crowd)
     began = time.monotonic()
     window.until(lambda: window.text("#counts b") == "10,000")
-    assert time.monotonic() - began < 10  # a second, where nothing else keeps the machine busy
+    assert time.monotonic() - began < 15  # a second, where nothing else keeps the machine busy
     assert len(window.texts("#rows tr")) == 100
     assert window.texts("#rows .state")[0] == "failed"
     assert window.text("#place") == f"1{DASH}100 of 10,000"
@@ -383,6 +387,7 @@ def test_everything_has_a_name_for_those_who_hear_it(window: Browser, stage: Sta
     for role, name in (*on_list, *on_tenant):
         if role in {"button", "link", "searchbox", "textbox", "combobox", "table", "columnheader"}:
             assert name, role
+    assert ("searchbox", "Search by tenant, image, reason or message") in on_list
     assert ("table", "Tenants") in on_list
     assert ("columnheader", "State") in on_list
     assert ("link", "heard") in on_list
