@@ -17,9 +17,11 @@ RABBITMQ_SERVER: Final = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 ENGINE: Final = ("dockerd", "docker", "containerd", "iptables", "ip", "nsenter", "busybox")
 BROKER: Final = (RABBITMQ_SERVER, "epmd")
 BROWSER: Final = ("chromium", "chromedriver")
+_ENSUREPIP: Final = "/usr/lib/python3.11/ensurepip"
 TESTS: Final = (
     *(*ENGINE, *BROKER, *BROWSER),
-    *("docker-registry", "prometheus", "promtool", "podman"),
+    *("docker-registry", "docker-compose", "prometheus", "promtool", "podman", "openssl"),
+    _ENSUREPIP,
 )
 
 _PACKAGES: Final = {
@@ -39,8 +41,11 @@ _PACKAGES: Final = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "podman": "podman",
+    "docker-compose": "docker-compose",
+    "openssl": "openssl",
+    _ENSUREPIP: "python3-venv",
 }
-"""Which package brings a program."""
+"""Which package brings a program, or a folder."""
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 _INSTALL_SECONDS: Final = 900.0
@@ -60,7 +65,7 @@ def find(program: str) -> str:
 
 def ensure(programs: Iterable[str]) -> None:
     """Install the packages of the programs that are missing. Raises LabError when that fails."""
-    missing = {_PACKAGES[name] for name in programs if shutil.which(name, path=_PATH) is None}
+    missing = {_PACKAGES[name] for name in programs if not _is_there(name)}
     if not missing:
         return
     names = sorted(missing)
@@ -73,6 +78,10 @@ def ensure(programs: Iterable[str]) -> None:
     with _no_services_started():
         _apt("update")
         _apt("install", "-y", "--no-install-recommends", *names)
+
+
+def _is_there(name: str) -> bool:
+    return shutil.which(name, path=_PATH) is not None or Path(name).is_dir()
 
 
 def _apt(*words: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from deploy.lab.images import build_consumer
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.consumer_process import ConsumerProcess
 from tests.e2e.world import World, consumer_process, take_away, world_around
@@ -29,3 +30,9 @@ async def world(
     """Give the module's consumer and everything around it."""
     async with world_around(consumer, broker, docker_host) as around:
         yield around
+
+
+@pytest.fixture(scope="session")
+def consumer_image(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the consumer's image on the engine."""
+    build_consumer(docker_host, tmp_path_factory.mktemp("wheels"))

@@ -1,13 +1,6 @@
-"""The consumer in a container of the engine that it drives, as its image runs it.
+"""The consumer's image, built from `deploy/Dockerfile`, on the engine that it drives."""
 
-What the image would hold is mounted from here: nobody can reach a registry for its base. User,
-health check and entry point are those of `deploy/Dockerfile`.
-"""
-
-import json
-import os
-import subprocess
-import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,31 +9,30 @@ from uuid import uuid4
 import pytest
 
 from deploy.lab.docker_cli import DockerCli
+from deploy.lab.images import CONSUMER
 from deploy.lab.names import Names
-from deploy.lab.nested import PROGRAMS
 from deploy.lab.packages import LabError
 from deploy.lab.servers import Broker, DockerHost
-from tests.conftest import WEB
 from tests.e2e.broker_clients import BrokerClients, connect
 from tests.e2e.consumer_process import get
 from tests.e2e.world import make_document, take_away, until
 from tests.faults.proxy import proxy
 
-pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.rabbitmq,
+    pytest.mark.timeout(600),  # whoever is first waits for the image
+]
 
 ROOT = Path(__file__).parents[2]
-DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 SOCKET = "/var/run/docker.sock"
 PORT = 18080
 FOLDER = "/var/lib/landlord"
-
-
-def instruction(name: str) -> str:
-    """Return the last instruction of this name in the Dockerfile, on one line."""
-    whole = DOCKERFILE.replace("\\\n", " ")
-    return [line.removeprefix(f"{name} ") for line in whole.splitlines() if line.startswith(name)][
-        -1
-    ]
+LIST = """
+from importlib.metadata import distributions
+for one in distributions():
+    print(one.name.lower().replace("_", "-"), one.version)
+"""
 
 
 def group_of(host: DockerHost) -> str:
@@ -48,19 +40,12 @@ def group_of(host: DockerHost) -> str:
     return str(Path(host.url.removeprefix("unix://")).stat().st_gid)
 
 
-def mounts() -> Iterator[str]:
-    """Name what of this machine the container sees, read-only."""
-    yield from (f"{here}:{within}:ro" for here, within in PROGRAMS.items())
-    own = {str(ROOT / "consumer"), sys.prefix, sys.base_prefix}
-    yield from (f"{place}:{place}:ro" for place in own if not place.startswith("/usr"))
-
-
 @contextmanager
 def consumer_container(
     host: DockerHost, names: Names, broker_port: int, *, groups: tuple[str, ...]
 ) -> Iterator[str]:
     """Run the consumer in a container that has the engine's socket; give the container's id."""
-    docker, user = DockerCli(host.url), instruction("USER")
+    docker = DockerCli(host.url)
     settings = names.environment(
         broker_url=f"amqp://guest:guest@127.0.0.1:{broker_port}/",
         docker_host="unix:///nowhere",
@@ -69,13 +54,11 @@ def consumer_container(
     )
     variables = {**settings, "LANDLORD_HTTP__HOST": "0.0.0.0", "DOCKER_HOST": f"unix://{SOCKET}"}
     words = [
-        *("run", "-d", "--network", "host", "-u", user, "--tmpfs", f"{FOLDER}:mode=1777"),
+        *("run", "-d", "--network", "host"),
         *("-v", f"{host.url.removeprefix('unix://')}:{SOCKET}"),
         *(word for group in groups for word in ("--group-add", group)),
-        *(word for mount in mounts() for word in ("-v", mount)),
         *(word for name, value in variables.items() for word in ("-e", f"{name}={value}")),
-        *("--entrypoint", f"{sys.prefix}/bin/{json.loads(instruction('ENTRYPOINT'))[0]}"),
-        *(WEB, *json.loads(instruction("CMD"))),
+        CONSUMER,
     ]
     container = docker.run(*words)
     try:
@@ -84,11 +67,18 @@ def consumer_container(
         docker.run("rm", "-f", "-v", container)
 
 
+def health_check(host: DockerHost) -> list[str]:
+    """Return the command of the image's health check."""
+    check = DockerCli(host.url).inspect(CONSUMER, ".Config.Healthcheck.Test")
+    assert isinstance(check, list)
+    assert check[0] == "CMD", "a shell's line needs a shell"
+    return [str(word) for word in check[1:]]
+
+
 def is_healthy(host: DockerHost, container: str) -> bool:
     """Whether the image's health check passes in the container."""
-    command = json.loads(instruction("HEALTHCHECK").partition(" CMD ")[2])
     try:
-        DockerCli(host.url).run("exec", container, *command)
+        DockerCli(host.url).run("exec", container, *health_check(host))
     except LabError:
         return False
     return True
@@ -110,6 +100,7 @@ async def clients(
     await take_away(broker, docker_host, names)
 
 
+@pytest.mark.usefixtures("consumer_image")
 async def test_the_mounted_socket_and_its_group_are_enough(
     broker: Broker, docker_host: DockerHost, names: Names, clients: BrokerClients
 ) -> None:
@@ -140,7 +131,7 @@ async def is_well(host: DockerHost) -> bool:
     return code == 200
 
 
-@pytest.mark.usefixtures("clients")
+@pytest.mark.usefixtures("clients", "consumer_image")
 async def test_without_the_group_it_says_what_is_missing(
     broker: Broker, docker_host: DockerHost, names: Names
 ) -> None:
@@ -164,17 +155,26 @@ async def test_without_the_group_it_says_what_is_missing(
     assert is_told_healthy, "it lives: to restart it would not help"
 
 
-def test_a_health_check_without_a_consumer_fails() -> None:
-    """It is a command of words, not a shell's line, and its failure is an exit code."""
-    command = json.loads(instruction("HEALTHCHECK").partition(" CMD ")[2])
-    environment = {**os.environ, "LANDLORD_HTTP__PORT": "1"}
+@pytest.mark.usefixtures("consumer_image")
+def test_a_health_check_without_a_consumer_fails(docker_host: DockerHost) -> None:
+    """Its failure is an exit code."""
+    program, *words = health_check(docker_host)
 
-    outcome = subprocess.run(
-        [sys.executable, *command[1:]],
-        env=environment,
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    with pytest.raises(LabError, match="Connection refused"):
+        DockerCli(docker_host.url).run("run", "--rm", "--entrypoint", program, CONSUMER, *words)
 
-    assert outcome.returncode == 1
+
+@pytest.mark.usefixtures("consumer_image")
+def test_the_image_holds_what_is_locked_and_nothing_to_build_with(docker: DockerCli) -> None:
+    """Every package has the version of uv.lock; there is neither pip nor uv."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    locked = {package["name"]: package.get("version") for package in lock["package"]}
+
+    printed = docker.run("run", "--rm", "--entrypoint", "python3", CONSUMER, "-c", LIST)
+
+    held = dict(line.split() for line in printed.splitlines())
+    ours = held.pop("landlord-consumer")
+    assert ours == locked.pop("landlord-consumer")
+    assert held
+    assert held == {name: locked[name] for name in held}
+    assert not held.keys() & {"pip", "uv", "hatchling"}
