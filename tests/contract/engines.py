@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 from uuid import uuid4
 
@@ -29,6 +30,8 @@ from deploy.lab.servers import EngineHost
 from tests.builders import TENANT_ID, make_spec
 from tests.conftest import WEB
 from tests.fakes.engine import FakeEngine
+from tests.simulated.host import SimulatedHost
+from tests.simulated.server import serving
 
 EXIT_CODE: Final = 7
 """What the containers of `script` end with on SIGUSR1."""
@@ -165,12 +168,10 @@ class DockerUnderTest:
         return shell_spec(command=("/no/such/program",))
 
     def put_secret(self, name: str) -> None:
-        path = self.secrets_dir / TENANT_ID / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("content")
+        _put_secret(self.secrets_dir, name)
 
     def remove_secret(self, name: str) -> None:
-        (self.secrets_dir / TENANT_ID / name).unlink()
+        _remove_secret(self.secrets_dir, name)
 
     def exit(self, container: Container) -> None:
         pid = self.cli.inspect(container.container_id, ".State.Pid")
@@ -191,6 +192,55 @@ class DockerUnderTest:
 
     def restart_by_policy(self, container: Container) -> None:
         self.exit(container)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedUnderTest:
+    """A simulated engine behind a socket, asked by the adapter that asks Docker."""
+
+    engine: DockerEngine
+    away: DockerEngine
+    host: SimulatedHost
+    secrets_dir: Path
+
+    @property
+    def unstartable(self) -> TenantSpec:
+        return shell_spec(command=("/no/such/program",))
+
+    def put_secret(self, name: str) -> None:
+        _put_secret(self.secrets_dir, name)
+
+    def remove_secret(self, name: str) -> None:
+        _remove_secret(self.secrets_dir, name)
+
+    def exit(self, container: Container) -> None:
+        self.host.exit(container.container_id, EXIT_CODE)
+
+    def exhaust_memory(self, container: Container) -> None:
+        self.host.exit(container.container_id, 137, is_oom=True)
+
+    def pause(self, container: Container) -> None:
+        self.host.pause(container.container_id)
+
+    def stop(self, container: Container) -> None:
+        self.host.stop(container.container_id)
+
+    def remove(self, container: Container) -> None:
+        self.host.remove(container.container_id, is_forced=True)
+
+    def restart_by_policy(self, container: Container) -> None:
+        self.exit(container)
+        self.host.come_up(container.container_id)
+
+
+def _put_secret(folder: Path, name: str) -> None:
+    path = folder / TENANT_ID / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("content")
+
+
+def _remove_secret(folder: Path, name: str) -> None:
+    (folder / TENANT_ID / name).unlink()
 
 
 def _now() -> datetime:
@@ -216,6 +266,22 @@ async def docker_under_test(host: EngineHost, secrets_dir: Path) -> AsyncIterato
             yield DockerUnderTest(engine, away, cli, secrets_dir)
     finally:
         cli.remove_containers(f"{naming.prefix}.owner={naming.prefix}")
+
+
+@asynccontextmanager
+async def simulated_under_test(secrets_dir: Path) -> AsyncIterator[SimulatedUnderTest]:
+    """Give an adapter on a simulated engine of its own, which has the image that tests start."""
+    naming = Naming(f"ll-{uuid4().hex[:8]}")
+    host = SimulatedHost()
+    host.add_image(WEB)
+    away = DockerEngine(endpoint=Endpoint(url="unix:///nowhere/docker.sock"), naming=naming)
+    # The path of a socket is short.
+    with TemporaryDirectory(prefix="ll-") as folder:
+        async with serving(host, Path(folder) / "engine.sock") as url:
+            endpoint = Endpoint(url=url)
+            engine = DockerEngine(endpoint=endpoint, naming=naming, secrets_dir=secrets_dir)
+            async with engine.opened(), away.opened():
+                yield SimulatedUnderTest(engine, away, host, secrets_dir)
 
 
 async def create(engine: Engine, spec: TenantSpec, *, role: Role = Role.CURRENT) -> Container:

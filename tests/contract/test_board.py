@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from tests.contract.boards import BOARDS, OpenBoards, docker_boards, fake_boards
+from tests.contract.boards import BOARDS, OpenBoards, docker_boards, fake_boards, simulated_boards
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.docker]
 
@@ -15,6 +15,8 @@ def boards(request: pytest.FixtureRequest) -> OpenBoards:
     """Return what opens two ways to the same records."""
     if request.param == "fake":
         return fake_boards
+    if request.param == "simulated":
+        return simulated_boards
     return partial(docker_boards, request.getfixturevalue("docker_host"))
 
 

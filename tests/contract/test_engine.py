@@ -1,4 +1,4 @@
-"""What the engine promises, in memory and on Docker."""
+"""What the engine promises: in memory, on a simulated engine behind a socket, and on Docker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,17 +35,22 @@ from tests.contract.engines import (
     missing_image,
     run,
     shell_spec,
+    simulated_under_test,
 )
 
 OTHER = TenantId("other")
 PORT = 18231
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(params=["fake", "simulated", pytest.param("docker", marks=pytest.mark.docker)])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineUnderTest]:
     """Give an engine that has nothing of ours yet."""
     if request.param == "fake":
         yield fake_under_test()
+        return
+    if request.param == "simulated":
+        async with simulated_under_test(tmp_path) as simulated:
+            yield simulated
         return
     async with docker_under_test(request.getfixturevalue("docker_host"), tmp_path) as docker:
         yield docker

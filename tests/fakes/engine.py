@@ -24,7 +24,6 @@ from consumer.model import (
     ContainerStatus,
     EngineEvent,
     EngineFacts,
-    Health,
     Reason,
     Role,
     Sighting,
@@ -32,6 +31,7 @@ from consumer.model import (
     TenantSpec,
 )
 from tests.builders import MOMENT
+from tests.fakes import life
 
 T = TypeVar("T")
 
@@ -176,19 +176,7 @@ class FakeEngine:
 
     def exit(self, container: Container, code: int, *, is_oom: bool = False) -> Container:
         """End the container's process by itself; its restart policy says what then."""
-        policy, count = container.restart_policy, container.restart_count
-        is_restarted = policy.name in ("always", "unless-stopped") or (
-            policy.name == "on-failure" and code != 0 and count < (policy.max_retries or count + 1)
-        )
-        ended = replace(
-            container,
-            status=ContainerStatus.RESTARTING if is_restarted else ContainerStatus.EXITED,
-            restart_count=count + 1 if is_restarted else count,
-            exit_code=code,
-            oom_killed=is_oom,
-            finished_at=self._now(),
-        )
-        return self._keep(ended, "die")
+        return self._keep(life.ended(container, code, is_oom=is_oom, at=self._now()), "die")
 
     def come_up(self, container: Container) -> Container:
         """End the engine's own backoff: a restarting container runs again."""
@@ -454,25 +442,16 @@ class FakeEngine:
 
     def _started(self, container: Container) -> Container:
         spec = self._specs.get(container.container_id)
-        has_check = spec is not None and spec.healthcheck is not None
-        return replace(
+        return life.started(
             container,
-            status=ContainerStatus.RUNNING,
-            started_at=self._now(),
-            exit_code=None,
-            oom_killed=False,
-            health=Health.STARTING if has_check else Health.NONE,
             ports=_ports(spec, is_bound=True),
+            has_check=spec is not None and spec.healthcheck is not None,
+            at=self._now(),
         )
 
     def _stopped(self, container: Container, code: int) -> Container:
-        return replace(
-            container,
-            status=ContainerStatus.EXITED,
-            exit_code=code,
-            finished_at=self._now(),
-            ports=_ports(self._specs.get(container.container_id), is_bound=False),
-        )
+        ports = _ports(self._specs.get(container.container_id), is_bound=False)
+        return life.stopped(container, code, ports=ports, at=self._now())
 
     def _there(self, container: Container, reason: Reason) -> Container:
         seen = self._containers.get(container.container_id)
