@@ -1,7 +1,8 @@
 """`make bench`: what the consumer costs, measured against the engine and the broker without it.
 
 Each row runs its floor (the same work by a bare script on the same servers) and ours by turns in
-one run, so that both meet the same machine. A row is a module beside this one, listed in `ROWS`.
+one run, so that both meet the same machine; where there is no floor there is a bound. A row is a
+module beside this one, listed in `ROWS`.
 Prints a table and keeps every sample in a JSON file. Exit code 1 only when nothing could be
 measured: a target that was missed is said in the table.
 """
@@ -12,14 +13,15 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
-from tests.bench import burst, replacement, startup, truth
-from tests.bench.report import Measured, machine, table, write
+from tests.bench import burst, replacement, scale, startup, truth
+from tests.bench.report import Figure, Measured, machine, table, write
 from tests.bench.stand import Stand, stand
 
 
@@ -32,7 +34,7 @@ class Measurable(Protocol):
     @property
     def title(self) -> str: ...
 
-    async def measure(self, place: Stand, *, is_quick: bool) -> list[Measured]:
+    async def measure(self, place: Stand, *, is_quick: bool) -> Sequence[Measured | Figure]:
         """Return the lines, with all their samples."""
         ...
 
@@ -43,6 +45,7 @@ ROWS: Final[tuple[Measurable, ...]] = (
     truth.ROW,
     burst.Burst(),
     burst.Peers(),
+    scale.Scale(),
 )
 
 
@@ -81,7 +84,7 @@ def _arguments() -> argparse.Namespace:
 async def _measure(
     around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool, out: Path
 ) -> None:
-    measured: list[Measured] = []
+    measured: list[Measured | Figure] = []
     async with stand(around, folder) as place:
         for row in rows:
             _say(f"==> {row.name}: {row.title}")

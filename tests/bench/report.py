@@ -57,6 +57,38 @@ class Measured:
         return median(self.ours) / median(self.floor)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """The samples of something that has no floor, only a bound on one side."""
+
+    name: str
+    title: str
+    unit: str
+    most: float | None = None
+    least: float | None = None
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the median keeps within the bounds."""
+        middle = median(self.samples)
+        is_enough = self.least is None or middle >= self.least
+        return is_enough and (self.most is None or middle <= self.most)
+
+    def cells(self) -> tuple[str, ...]:
+        """Return its line of the table."""
+        low, middle, high = _spread_of(self.samples)
+        unit = f" {self.unit}" if self.unit else ""
+        ours = f"{_plain(middle)}{unit} ({_plain(low)} to {_plain(high)})"
+        bound = f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
+        target = f"{bound}{unit}"
+        return (self.title, "-", ours, "-", "-", target, "yes" if self.is_met else "no")
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Row(Generic[T]):
     """One line of the table: what it measures on a place, and how often."""
@@ -82,9 +114,10 @@ class Row(Generic[T]):
         return [measured]
 
 
-def table(measured: Sequence[Measured]) -> str:
+def table(measured: Sequence[Measured | Figure]) -> str:
     """Return the table, as Markdown."""
-    lines = [_HEAD, tuple("---" for _ in _HEAD), *(_cells(row) for row in measured)]
+    cells = (row.cells() if isinstance(row, Figure) else _cells(row) for row in measured)
+    lines = [_HEAD, tuple("---" for _ in _HEAD), *cells]
     widths = [max(len(line[place]) for line in lines) for place in range(len(_HEAD))]
     return "\n".join(
         "| "
@@ -109,12 +142,15 @@ def _cells(row: Measured) -> tuple[str, ...]:
 
 def _spread(samples: Sequence[float]) -> str:
     """Return the median, and between which values half of the samples lie; few are all shown."""
-    low, middle, high = quantiles(samples, n=4) if len(samples) > _FEW else _ends(samples)
+    low, middle, high = _spread_of(samples)
     return f"{_milliseconds(middle)} ({low * 1000:.0f} to {high * 1000:.0f})"
 
 
-def _ends(samples: Sequence[float]) -> tuple[float, float, float]:
-    return min(samples), median(samples), max(samples)
+def _spread_of(samples: Sequence[float]) -> tuple[float, float, float]:
+    if len(samples) <= _FEW:
+        return min(samples), median(samples), max(samples)
+    low, middle, high = quantiles(samples, n=4)
+    return low, middle, high
 
 
 def _milliseconds(seconds: float) -> str:
@@ -137,9 +173,12 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
-def write(place: Path, about: str, measured: Sequence[Measured]) -> Path:
+def write(place: Path, about: str, measured: Sequence[Measured | Figure]) -> Path:
     """Keep every sample; return where."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{**asdict(row), "ratio": row.ratio} for row in measured]
+    rows = [
+        asdict(row) | ({"ratio": row.ratio} if isinstance(row, Measured) else {})
+        for row in measured
+    ]
     place.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     return place

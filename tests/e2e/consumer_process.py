@@ -97,6 +97,14 @@ class ConsumerProcess:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
+    @property
+    def cpu_seconds(self) -> float:
+        """How much time of a core it has used so far."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        # After the name, which may hold anything: utime and stime are the 14th and 15th field.
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def _says_ready(self) -> bool:
         lines = self.log_lines(begin=self._log_begin)
         return any(line.get("event") == self._awaited for line in lines)

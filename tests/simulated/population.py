@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from consumer.adapters.docker_spec import Naming, to_create_document, to_labels
 from consumer.document import SpecDefaults, read_document, to_spec
 from consumer.model import Role, TenantId, TenantSpec
+from consumer.policy import Policy, harden
 from tests.simulated.host import SimulatedHost
 
 IMAGE = "landlord-simulated/web:1"
-_DEFAULTS = SpecDefaults(provider_type="docker", cpu=1000, memory=512)
+_DEFAULTS = SpecDefaults()
 
 
 def tenant_id(number: int) -> TenantId:
@@ -31,7 +32,7 @@ def document(number: int) -> dict[str, object]:
 
 def spec(number: int) -> TenantSpec:
     """Return the spec that a consumer with the usual settings makes of the document."""
-    return to_spec(read_document(document(number), _DEFAULTS), _DEFAULTS)
+    return harden(to_spec(read_document(document(number), _DEFAULTS), _DEFAULTS), Policy())
 
 
 def population(count: int) -> Iterator[tuple[TenantId, TenantSpec]]:
