@@ -588,3 +588,21 @@ class TenantLine:
     restart_count: int = 0
     attempt: int = 0
     next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a tenant stands, in few words: enough to see whether the engine's list fits.
+
+    `state`, `reason` and `container_id` are those of the last status; None before the first, the
+    latter also when it tells of no container.
+    """
+
+    tenant_id: TenantId
+    desired: Desired
+    is_answered: bool
+    fingerprint: str | None = None
+    setback: Setback | None = None
+    state: State | None = None
+    reason: Reason | None = None
+    container_id: ContainerId | None = None

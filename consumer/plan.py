@@ -41,6 +41,7 @@ from consumer.model import (
     Reason,
     Role,
     Sighting,
+    Standing,
     State,
     Tenant,
     TenantSpec,
@@ -308,26 +309,26 @@ def _let_go(container: Container) -> Action:
 # --- resync -----------------------------------------------------------------------------------
 
 
-def deserves_look(tenant: Tenant, sightings: Sequence[Sighting]) -> bool:
+def deserves_look(standing: Standing, sightings: Sequence[Sighting]) -> bool:
     """Whether the engine's list gives reason for a pass; False for a tenant at rest."""
-    if not tenant.is_answered or tenant.setback is not None:
+    if not standing.is_answered or standing.setback is not None:
         return True
-    if tenant.desired is Desired.DELETED:
+    if standing.desired is Desired.DELETED:
         return bool(sightings)
-    told = tenant.status.container if tenant.status is not None else None
-    if tenant.status is None or len(sightings) != (0 if told is None else 1):
+    told = standing.container_id
+    if standing.state is None or len(sightings) != (0 if told is None else 1):
         return True
     if not sightings or told is None:
-        return tenant.desired is Desired.RUNNING
-    has_finished = tenant.status.state is State.STOPPED and tenant.status.reason is Reason.EXITED
-    is_trouble = tenant.status.state is not State.RUNNING and not has_finished
-    if tenant.desired is Desired.RUNNING and is_trouble:
+        return standing.desired is Desired.RUNNING
+    has_finished = standing.state is State.STOPPED and standing.reason is Reason.EXITED
+    is_trouble = standing.state is not State.RUNNING and not has_finished
+    if standing.desired is Desired.RUNNING and is_trouble:
         return True
     seen = sightings[0]
     is_up = seen.status is ContainerStatus.RUNNING and seen.health in (Health.NONE, Health.HEALTHY)
     return (
-        seen.container_id != told.container_id
+        seen.container_id != told
         or seen.role is not Role.CURRENT
-        or is_up is not (tenant.status.state is State.RUNNING)
-        or tenant.fingerprint not in (None, seen.fingerprint)
+        or is_up is not (standing.state is State.RUNNING)
+        or standing.fingerprint not in (None, seen.fingerprint)
     )

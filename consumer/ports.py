@@ -22,6 +22,7 @@ from consumer.model import (
     Role,
     Setback,
     Sighting,
+    Standing,
     Status,
     Tenant,
     TenantEvent,
@@ -209,8 +210,8 @@ class Ledger(Protocol):
         """Return tenants in order of id, after the given one; `state` may also be `pending`."""
         ...
 
-    async def list_for_resync(self) -> list[Tenant]:
-        """Return every tenant that is wanted, unanswered or has a container on record."""
+    async def list_for_resync(self) -> list[Standing]:
+        """Return how every tenant stands that is wanted, unanswered or held back by a failure."""
         ...
 
     async def counts(self) -> Mapping[str, int]:

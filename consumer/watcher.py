@@ -121,9 +121,9 @@ class Watcher:
         sightings: defaultdict[TenantId, list[Sighting]] = defaultdict(list)
         for sighting in await self._engine.survey():
             sightings[sighting.tenant_id].append(sighting)
-        for tenant in await self._ledger.list_for_resync():
-            if deserves_look(tenant, sightings.pop(tenant.tenant_id, ())):
-                self._wake(tenant.tenant_id)
+        for standing in await self._ledger.list_for_resync():
+            if deserves_look(standing, sightings.pop(standing.tenant_id, ())):
+                self._wake(standing.tenant_id)
         for tenant_id, unknown in sightings.items():
             await self._take_care_of(tenant_id, unknown)
         self._resynced_at = self._now()

@@ -14,6 +14,7 @@ from consumer.model import (
     Reason,
     Resources,
     Role,
+    Standing,
     State,
     Status,
     Tenant,
@@ -138,3 +139,19 @@ def make_line(tenant_id: str = TENANT_ID, **changes: object) -> TenantLine:
         "is_answered": True,
     }
     return TenantLine(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def standing_of(tenant: Tenant) -> Standing:
+    """Return how this tenant stands."""
+    status = tenant.status
+    told = status.container if status is not None else None
+    return Standing(
+        tenant_id=tenant.tenant_id,
+        desired=tenant.desired,
+        is_answered=tenant.is_answered,
+        fingerprint=tenant.fingerprint,
+        setback=tenant.setback,
+        state=status.state if status is not None else None,
+        reason=status.reason if status is not None else None,
+        container_id=told.container_id if told is not None else None,
+    )

@@ -29,6 +29,7 @@ from consumer.intention import changes, intend, weigh
 from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
 from consumer.model import (
     BoundPort,
+    ContainerId,
     ContainerStatus,
     Desired,
     EventId,
@@ -40,6 +41,7 @@ from consumer.model import (
     Role,
     Setback,
     Sighting,
+    Standing,
     State,
     Status,
     Tenant,
@@ -121,8 +123,11 @@ _PAGE_OF_STATE: Final = text("""
     ORDER BY tenant_id LIMIT :limit
 """)
 _FOR_RESYNC: Final = text("""
-    SELECT * FROM tenants WHERE desired <> 'deleted' OR answered_revision < revision
-        OR setback IS NOT NULL
+    SELECT tenant_id, desired, answered_revision >= revision AS is_answered, fingerprint, setback,
+        state, json_extract(status, '$.reason') AS reason,
+        json_extract(status, '$.container.id') AS container_id
+    FROM tenants
+    WHERE desired <> 'deleted' OR answered_revision < revision OR setback IS NOT NULL
 """)
 _IS_COUNTED: Final = "(desired <> 'deleted' OR answered_revision < revision OR state = 'failed')"
 _COUNTS: Final = text(f"""
@@ -355,9 +360,10 @@ class SqlLedger:
             rows = await self._rows(_PAGE_OF_STATE, values | {"state": state})
         return [_tenant(row) for row in rows]
 
-    async def list_for_resync(self) -> list[Tenant]:
-        """Return every tenant that is wanted, unanswered or held back by a failure."""
-        return [_tenant(row) for row in await self._rows(_FOR_RESYNC, {})]
+    async def list_for_resync(self) -> list[Standing]:
+        """Return how every tenant stands that is wanted, unanswered or held back by a failure."""
+        # Of all tenants, again and again: their documents and statuses are not decoded for it.
+        return [_standing(row) for row in await self._rows(_FOR_RESYNC, {})]
 
     async def counts(self) -> Mapping[str, int]:
         """Return the number of tenants by state: running, stopped, failed, pending."""
@@ -794,6 +800,19 @@ def _ports(content: str | None) -> tuple[BoundPort, ...]:
             port["name"],
         )
         for port in json.loads(content or "[]")
+    )
+
+
+def _standing(row: Row[tuple[object, ...]]) -> Standing:
+    return Standing(
+        tenant_id=TenantId(row.tenant_id),
+        desired=Desired(row.desired),
+        is_answered=bool(row.is_answered),
+        fingerprint=row.fingerprint,
+        setback=_setback(row.setback),
+        state=State(row.state) if row.state is not None else None,
+        reason=Reason(row.reason) if row.reason is not None else None,
+        container_id=ContainerId(row.container_id) if row.container_id is not None else None,
     )
 
 

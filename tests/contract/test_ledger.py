@@ -42,6 +42,7 @@ from tests.builders import (
     make_event,
     make_spec,
     make_status,
+    standing_of,
 )
 from tests.fakes.ledger import InlineLedger
 
@@ -540,6 +541,26 @@ async def test_the_resync_list_leaves_out_finished_tombstones(ledger: SqlLedger)
 
     assert before == {TENANT_ID, OTHER}
     assert [tenant.tenant_id for tenant in await ledger.list_for_resync()] == [TENANT_ID]
+
+
+async def test_the_resync_list_says_how_tenants_stand(ledger: SqlLedger) -> None:
+    """Before the first status and after it, with a container and without, after a failure."""
+    setback = Setback(2, Reason.CREATE_FAILED, "no", NOW)
+    failed = make_status(tenant_id=OTHER, state=State.FAILED, reason=Reason.CREATE_FAILED)
+    await ledger.record([make_event(), make_event(tenant_id=OTHER)])
+    await ledger.record([make_event(tenant_id=TenantId("new"))])
+    await answer(ledger, statuses=(make_status(container=report(make_container())),))
+    await ledger.commit(
+        PassResult(tenant_id=OTHER, revision=1, statuses=(failed,), answered=True, setback=setback)
+    )
+
+    standings = await ledger.list_for_resync()
+
+    tenants = await ledger.page(after="", limit=9, state=None)
+    assert len(tenants) == 3
+    assert {standing.tenant_id: standing for standing in standings} == {
+        tenant.tenant_id: standing_of(tenant) for tenant in tenants
+    }
 
 
 async def test_sweeping_forgets_only_what_is_finished(ledger: SqlLedger) -> None:

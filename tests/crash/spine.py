@@ -23,6 +23,7 @@ from consumer.model import (
     Desired,
     Reason,
     Role,
+    Standing,
     State,
     Tenant,
     TenantId,
@@ -150,8 +151,8 @@ class World:
 
     async def _is_quiet(self) -> bool:
         depth, _ = await self.ledger.outbox_depth()
-        tenants = await self.ledger.list_for_resync()
-        is_settled = all(tenant.is_answered and not _is_to_be_retried(tenant) for tenant in tenants)
+        standings = await self.ledger.list_for_resync()
+        is_settled = all(each.is_answered and not _is_to_be_retried(each) for each in standings)
         return is_settled and depth == 0 and not self.broker.has_deliveries and not self.to_come
 
     async def relived(self) -> AsyncIterator["World"]:
@@ -213,8 +214,9 @@ class World:
         assert "missing" not in [status["reason"] for status in told]
 
 
-def _is_to_be_retried(tenant: Tenant) -> bool:
-    return tenant.setback is not None and tenant.setback.next_attempt_at is not None
+def _is_to_be_retried(standing: Standing) -> bool:
+    setback = standing.setback
+    return setback is not None and setback.next_attempt_at is not None
 
 
 async def _pause(length: int) -> None:

@@ -40,7 +40,7 @@ from consumer.plan import (
     deserves_look,
 )
 from consumer.status import report
-from tests.builders import make_container, make_spec, make_status, make_tenant
+from tests.builders import make_container, make_spec, make_status, make_tenant, standing_of
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -568,4 +568,4 @@ AT_REST = tenant(answered_revision=1, status=told(State.RUNNING, Reason.STARTED,
 )
 def test_deserves_look(known: Tenant, listed: list[Sighting], expected: bool) -> None:
     """A tenant whose list entry fits what was told is left alone; any other gets a pass."""
-    assert deserves_look(known, listed) is expected
+    assert deserves_look(standing_of(known), listed) is expected
