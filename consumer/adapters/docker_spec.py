@@ -47,12 +47,19 @@ _ENDED: Final = frozenset(
     {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
 )
 _AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, ContainerStatus.DEAD})
-_PODMAN_STATUS: Final = {
+_STATUS: Final = {
+    **{status.value: status for status in ContainerStatus},
+    # Podman's own.
     "configured": ContainerStatus.CREATED,
     "initialized": ContainerStatus.CREATED,
     "stopping": ContainerStatus.RUNNING,
     "stopped": ContainerStatus.EXITED,
 }
+_HEALTH_WORDS: Final = (
+    ("(healthy)", Health.HEALTHY),
+    ("(unhealthy)", Health.UNHEALTHY),
+    ("(health: starting)", Health.STARTING),
+)
 
 
 class UnknownState(ValueError):
@@ -80,6 +87,8 @@ class Naming:
 
     def role(self, name: str, tenant_id: TenantId) -> Role:
         """Return the role that the name stands for; a foreign name stands for the current one."""
+        if name == self.container(tenant_id, Role.CURRENT):
+            return Role.CURRENT  # nearly always, and a resync asks for every container
         if name.startswith(self.discarded(ContainerId(""))):
             return Role.DISCARDED
         found = (role for role in Role if name == self.container(tenant_id, role))
@@ -425,10 +434,10 @@ def _stop_grace(seconds: object) -> int:
 
 def _status(status: object) -> ContainerStatus:
     text = _text(status)
-    try:
-        return _PODMAN_STATUS.get(text) or ContainerStatus(text)
-    except ValueError:
-        raise UnknownState(f"state {text!r}") from None
+    known = _STATUS.get(text)
+    if known is None:
+        raise UnknownState(f"state {text!r}")
+    return known
 
 
 def _health(status: object) -> Health:
@@ -441,14 +450,9 @@ def _listed_health(listed: Mapping[str, object]) -> Health:
     if "Health" in listed:
         return _health(_mapping(listed["Health"]).get("Status"))
     status = _text(listed.get("Status"))
-    for words, health in (
-        ("(healthy)", Health.HEALTHY),
-        ("(unhealthy)", Health.UNHEALTHY),
-        ("(health: starting)", Health.STARTING),
-    ):
-        if words in status:
-            return health
-    return Health.NONE
+    told = (health for words, health in _HEALTH_WORDS if words in status)
+    # Most lines have none of them, nor brackets.
+    return next(told, Health.NONE) if "(" in status else Health.NONE
 
 
 def _generation(label: object) -> int | None:
