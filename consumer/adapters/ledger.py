@@ -196,6 +196,8 @@ class SqlLedger:
         self._writes: list[_Write] = []
         self._listeners: list[Callable[[Iterable[TenantId]], None]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._counts: Mapping[str, int] | None = None
+        """As they were counted last, until a tenant's row changes; the ledger's thread's own."""
 
     @classmethod
     async def open(cls, url: str, *, now: Callable[[], datetime]) -> Self:
@@ -240,21 +242,21 @@ class SqlLedger:
 
     async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
         """Commit what a batch of events means for the desired states."""
-        return await self._write(
+        return await self._change(
             lambda connection: _record(connection, batch, self._now()),
             tenant_ids=[entry.tenant_id for entry in batch],
         )
 
     async def adopt(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
         """Record tenants we know only by their containers."""
-        return await self._write(
+        return await self._change(
             lambda connection: _adopt(connection, sightings, at),
             tenant_ids=[sighting.tenant_id for sighting in sightings],
         )
 
     async def commit(self, result: PassResult) -> tuple[Status, ...]:
         """Commit a pass: number its statuses, put them in the outbox, remember how it went."""
-        return await self._write(
+        return await self._change(
             lambda connection: _commit(connection, result, self._now()),
             tenant_ids=[result.tenant_id],
         )
@@ -267,7 +269,7 @@ class SqlLedger:
     async def sweep(self, *, before: datetime) -> int:
         """Forget event ids, sent status events and tombstones older than this; count them."""
         values = {"before": _stamp(before)}
-        return await self._write(
+        return await self._change(
             lambda connection: sum(
                 connection.execute(statement, values).rowcount for statement in _SWEEPS
             )
@@ -278,6 +280,17 @@ class SqlLedger:
         # It has to be a change: a transaction without one touches no disk, be it full or not.
         values = {"at": _stamp(self._now())}
         await self._write(lambda connection: connection.execute(_PROBE, values))
+
+    async def _change(
+        self, work: Callable[[Connection], T], *, tenant_ids: Iterable[TenantId] = ()
+    ) -> T:
+        """Write what may change tenants' rows."""
+
+        def change(connection: Connection) -> T:
+            self._counts = None
+            return work(connection)
+
+        return await self._write(change, tenant_ids=tenant_ids)
 
     async def _write(
         self, work: Callable[[Connection], T], *, tenant_ids: Iterable[TenantId] = ()
@@ -367,9 +380,16 @@ class SqlLedger:
 
     async def counts(self) -> Mapping[str, int]:
         """Return the number of tenants by state: running, stopped, failed, pending."""
-        counts = dict.fromkeys(("running", "stopped", "failed", "pending"), 0)
-        counts.update({row.state: row.tenants for row in await self._rows(_COUNTS, {})})
-        return counts
+        return await self._in_thread(self._count)
+
+    def _count(self) -> Mapping[str, int]:
+        # They are asked for every few seconds, and counting goes through all tenants.
+        if self._counts is None:
+            with self._engine.begin() as connection:
+                rows = connection.execute(_COUNTS).all()
+            counts = dict.fromkeys(("running", "stopped", "failed", "pending"), 0)
+            self._counts = counts | {row.state: row.tenants for row in rows}
+        return self._counts
 
     async def lines(self, *, after: str, limit: int) -> list[TenantLine]:
         """Return lines of the tenants that are counted, in order of id, after the given one."""

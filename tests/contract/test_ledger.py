@@ -532,6 +532,33 @@ async def test_who_listens_is_told_of_whom_a_commit_was(ledger: SqlLedger) -> No
     assert heard == [TENANT_ID, TENANT_ID, OTHER, TENANT_ID]
 
 
+async def test_tenants_are_counted_as_they_are(ledger: SqlLedger) -> None:
+    """After every kind of change, however often they were counted before."""
+
+    async def counted() -> dict[str, int]:
+        return {state: count for state, count in (await ledger.counts()).items() if count}
+
+    before = await counted()
+    await ledger.record([make_event()])
+    recorded = await counted()
+    await ledger.adopt([sighting(ContainerStatus.RUNNING, OTHER)], at=NOW)
+    adopted = await counted()
+    await answer(ledger)
+    answered = await counted()
+    await ledger.record([make_event(EventKind.DELETED, event_id=event_number(2))])
+    gone = make_status(state=State.FAILED, reason=Reason.STOP_FAILED)
+    await answer(ledger, statuses=(gone,))
+    failed = await counted()
+    unsent = await ledger.unsent(limit=10)
+    await ledger.mark_sent([entry.entry_id for entry in unsent], at=NOW)
+    await ledger.sweep(before=NOW + timedelta(days=1))
+    swept = await counted()
+
+    assert (before, recorded, adopted) == ({}, {"pending": 1}, {"pending": 2})
+    assert (answered, failed) == ({"running": 1, "pending": 1}, {"failed": 1, "pending": 1})
+    assert swept == {"pending": 1}
+
+
 async def test_the_resync_list_leaves_out_finished_tombstones(ledger: SqlLedger) -> None:
     """Deleted and answered tenants need no look; deleted and unanswered ones do."""
     await ledger.record([make_event(), make_event(EventKind.DELETED, tenant_id=OTHER)])

@@ -65,6 +65,7 @@ class InlineLedger(SqlLedger):
         """Have in it what was in it when the copy was made."""
         with closing(self._engine.raw_connection()) as connection:
             copy.backup(connection.driver_connection)  # type: ignore[arg-type]  # SQLite's own
+        self._counts = None
 
     @property
     def has_failed(self) -> bool:
