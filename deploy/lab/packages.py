@@ -21,6 +21,7 @@ _ENSUREPIP: Final = "/usr/lib/python3.11/ensurepip"
 TESTS: Final = (
     *(*ENGINE, *BROKER, *BROWSER),
     *("docker-registry", "docker-compose", "prometheus", "promtool", "podman", "openssl"),
+    *("amqp-publish", "curl"),
     _ENSUREPIP,
 )
 
@@ -37,6 +38,7 @@ _PACKAGES: Final = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "curl": "curl",
+    "amqp-publish": "amqp-tools",
     "docker-registry": "docker-registry",
     "prometheus": "prometheus",
     "promtool": "prometheus",

@@ -66,13 +66,18 @@ def unmount_below(folder: Path) -> None:
 
 
 class Broker:
-    """A RabbitMQ node on loopback."""
+    """A RabbitMQ node on loopback; with its management API where that is wanted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_managed: bool = False) -> None:
         folder.mkdir(parents=True)
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
-        (folder / "plugins").write_text("[].\n")
+        self.api_port = free_port() if is_managed else 0
+        (folder / "plugins").write_text("[rabbitmq_management].\n" if is_managed else "[].\n")
+        if is_managed:
+            (folder / "rabbitmq.conf").write_text(
+                f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.api_port}\n"
+            )
         names_port = str(free_port())
         environment = {
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
@@ -136,7 +141,9 @@ class Broker:
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as link:
             link.sendall(_AMQP_HEADER)
-            return bool(link.recv(1))
+            # Plugins may come up a moment after the broker itself.
+            is_whole = not self.api_port or listens("127.0.0.1", self.api_port)
+            return bool(link.recv(1)) and is_whole
         return False
 
 
