@@ -7,7 +7,7 @@ runs as a named task of one group; one that ends unasked takes the consumer down
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,15 +23,12 @@ from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.contract import asyncapi
 from consumer.dispatcher import Dispatcher
-from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import (
     ConsumerError,
     EngineUnavailable,
-    Fault,
     LeaseHeld,
     LedgerError,
     LedgerInUse,
-    SettingsError,
 )
 from consumer.feed import Feed, Lines
 from consumer.intake import Intake
@@ -39,7 +36,7 @@ from consumer.lease import Lease
 from consumer.metrics import Metrics
 from consumer.model import TenantId
 from consumer.outbox import Outbox
-from consumer.policy import Admission, Policy, check
+from consumer.policy import Admission
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, tracing_variable
 from consumer.tracing import UNTRACED, Traces
@@ -67,7 +64,7 @@ async def serve(settings: Settings) -> int:
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    _check_provider_config(wiring.spec_defaults(settings), wiring.policy(settings))
+    wiring.check_provider_config(settings)
     for warning in settings.warnings():
         _log.warning("settings", warning=warning)
     async with AsyncExitStack() as stack:
@@ -110,23 +107,6 @@ def _first(failures: ExceptionGroup[ConsumerError]) -> ConsumerError:
     while isinstance(failure, ExceptionGroup):
         failure = failure.exceptions[0]
     return failure
-
-
-def _check_provider_config(defaults: SpecDefaults, policy: Policy) -> None:
-    """Refuse an operator's provider_config that would refuse every tenant later."""
-    raw = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
-    try:
-        spec = to_spec(read_document(raw, defaults), defaults)
-    except DocumentError as error:
-        found: Iterable[Fault] = error.faults
-    else:
-        # Of this document only the operator's part is real.
-        found = (
-            fault for fault in check(spec, policy) if fault.field.startswith("provider_config.")
-        )
-    faults = tuple(Fault(f"compute.docker.{fault.field}", fault.rule) for fault in found)
-    if faults:
-        raise SettingsError(faults)
 
 
 # --- one consumer for a ledger ----------------------------------------------------------------
@@ -461,63 +441,3 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-
-
-# --- looking things over before a start -------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """One thing that was tried; `trouble` None when it works."""
-
-    name: str
-    detail: str
-    trouble: str | None = None
-
-
-async def examine(settings: Settings) -> list[Examined]:
-    """Try broker, engine, ledger and policy; change nothing but declare what is missing."""
-    return [
-        await _try("settings", _examine_settings(settings)),
-        await _try("broker", _examine_broker(settings)),
-        await _try("engine", _examine_engine(settings)),
-        await _try("ledger", _examine_ledger(settings)),
-    ]
-
-
-async def _try(name: str, work: Awaitable[str]) -> Examined:
-    try:
-        return Examined(name, await work)
-    except ConsumerError as error:
-        return Examined(name, "", str(error))
-
-
-async def _examine_settings(settings: Settings) -> str:
-    _check_provider_config(wiring.spec_defaults(settings), wiring.policy(settings))
-    return "; ".join(f"warning: {each}" for each in settings.warnings()) or "valid"
-
-
-async def _examine_broker(settings: Settings) -> str:
-    link = wiring.broker_link(settings)
-    await wiring.prepare_broker(settings)
-    return f"{link.place}, every name is there as wanted"
-
-
-async def _examine_engine(settings: Settings) -> str:
-    metrics = Metrics(version=version(DISTRIBUTION))
-    async with wiring.docker_engine(settings, metrics).opened() as engine:
-        facts = await engine.facts()
-    megabytes = facts.memory_bytes // (1024 * 1024)
-    return (
-        f"{settings.compute.docker.url}, version {facts.version} (API {facts.api_version}), "
-        f"{facts.cpus} CPUs, {megabytes} MB"
-    )
-
-
-async def _examine_ledger(settings: Settings) -> str:
-    ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
-    try:
-        await ledger.probe()
-    finally:
-        await ledger.close()
-    return f"{settings.ledger.url}, writable"

@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -23,18 +24,21 @@ from consumer.adapters.rabbitmq_operator import (
     publish_tenant_event,
     watch_statuses,
 )
-from consumer.app import DISTRIBUTION, examine, serve
+from consumer.app import DISTRIBUTION, serve
+from consumer.checkup import Outcome
 from consumer.cli_dead_letters import dead_letters
 from consumer.contract import asyncapi, status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, SettingsError
+from consumer.examination import examine
 from consumer.model import Document, EventKind, as_tenant_id
-from consumer.settings import Settings, load
+from consumer.settings import Settings, load, origin_of_engine
 from consumer.terminal import (
     DONE,
     FAILED,
     WRONG_USE,
     ConfigOption,
     JsonOption,
+    print_examined,
     print_table,
     refuse,
     say,
@@ -94,18 +98,20 @@ def run(config: ConfigOption = None) -> None:
 
 @cli.command()
 def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Try broker, engine and ledger; say what is wrong. Exit code 1 when something is.
+    """Look over all that a start needs; say what is wrong, and what mends it. Change nothing.
+
+    Run it as the consumer's user. Exit code 1 when anything is wrong.
 
     Example: landlord-consumer check
     """
-    examined = _wait(examine(load(config)))
+    examined = _wait(examine(load(config), origin=origin_of_engine(config)))
     for thing in examined:
-        outcome = thing.trouble or thing.detail
         if as_json:
-            print(json.dumps({"name": thing.name, "ok": not thing.trouble, "message": outcome}))
+            is_ok = thing.outcome is not Outcome.WRONG
+            print(json.dumps({**asdict(thing), "ok": is_ok}))
         else:
-            print(f"{'ok   ' if not thing.trouble else 'WRONG'}  {thing.name}: {outcome}")
-    raise typer.Exit(FAILED if any(thing.trouble for thing in examined) else DONE)
+            print_examined(thing)
+    raise typer.Exit(FAILED if any(each.outcome is Outcome.WRONG for each in examined) else DONE)
 
 
 @cli.command()

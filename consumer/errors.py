@@ -93,6 +93,14 @@ class BrokerError(ConsumerError):
     """The broker did not confirm; whether the message arrived is unknown."""
 
 
+class LoginRefused(BrokerError):
+    """The broker does not know this user with this password."""
+
+
+class VhostRefused(BrokerError):
+    """The virtual host is not there, or not for this user."""
+
+
 class MessageRefused(BrokerError):
     """The broker is there and did not take this message; others may pass."""
 

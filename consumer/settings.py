@@ -450,6 +450,19 @@ def tracing_variable(environ: Mapping[str, str] | None = None) -> str | None:
     return next((name for name in names if environ.get(name)), None)
 
 
+def origin_of_engine(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Return which of its sources said where the engine is. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    key = "compute.docker.host"
+    for variable in ("DOCKER_HOST", f"{PREFIX}{key.upper().replace('.', '__')}"):
+        if environ.get(variable):
+            return variable
+    group: object = _read_file(path, environ)
+    for name in key.split("."):
+        group = group.get(name) if isinstance(group, dict) else None
+    return f"{key} of the file" if group else "the default: nothing sets another"
+
+
 def _above_ceilings(settings: Settings, variables: Mapping[str, str]) -> list[Fault]:
     """Return a fault for each default that the operator set above the operator's own ceiling.
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from consumer.checkup import Examined, Outcome
+
 DONE: Final = 0
 FAILED: Final = 1
 WRONG_USE: Final = 2
@@ -50,6 +52,25 @@ def print_table(*columns: str, rows: list[tuple[object, ...]]) -> None:
     for row in rows:
         table.add_row(*(escape(harmless("" if cell is None else str(cell))) for cell in row))
     Console().print(table)
+
+
+_SHOWN: Final = {
+    Outcome.OK: ("ok", "green"),
+    Outcome.WARNING: ("WARNING", "yellow"),
+    Outcome.WRONG: ("WRONG", "red"),
+    Outcome.UNTRIED: ("untried", "dim"),
+}
+
+
+def print_examined(thing: Examined) -> None:
+    """Print what a check came to, and below it the command that mends it."""
+    word, style = _SHOWN[thing.outcome]
+    console = Console(highlight=False)
+    told = escape(harmless(f"{thing.name}: {thing.message}"))
+    # Whole lines, however narrow the terminal is: a command is there to be copied.
+    console.print(f"[{style}]{word:<8}[/] {told}", soft_wrap=True)
+    if thing.cure is not None:
+        console.print(f"         mend: {escape(harmless(thing.cure))}", soft_wrap=True)
 
 
 async def has_agreed(question: str) -> bool:

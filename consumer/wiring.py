@@ -5,7 +5,7 @@ needs the broker's link and names without the rest.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_board import DockerBoard
+from consumer.adapters.docker_checkup import DockerCheckup
 from consumer.adapters.docker_client import (
+    DockerClient,
     Endpoint,
     Permit,
     TlsFault,
@@ -28,23 +30,23 @@ from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
     BrokerTls,
     Topology,
-    check,
-    connect,
-    declare,
 )
 from consumer.adapters.registries import LoginFile, RegistryLogins
+from consumer.checkup import BrokerUser
 from consumer.contract import BrokerNames
-from consumer.document import SpecDefaults
+from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
 from consumer.metrics import Metrics
-from consumer.policy import Policy
+from consumer.policy import Policy, check
 from consumer.reconciler import Backoff
 from consumer.settings import Docker, Settings
 from consumer.tracing import UNTRACED, Traces
 from consumer.watcher import WatchTimes
 
 _CLIENT_NAME: Final = "landlord-consumer"
+_CHECK_SECONDS: Final = 10.0
+"""Somebody waits for a check, and an engine that needs longer for so little is in trouble."""
 
 
 def utc_now() -> datetime:
@@ -95,6 +97,16 @@ def broker_names(settings: Settings) -> BrokerNames:
     )
 
 
+def broker_user(settings: Settings) -> BrokerUser:
+    """Return whom the broker knows us as, and the names that we need there."""
+    link, names = broker_link(settings), topology(settings)
+    return BrokerUser(
+        user=link.user,
+        vhost=link.vhost,
+        names=(names.tenant_exchange, names.queue, names.status_exchange, names.dead_letter),
+    )
+
+
 def rabbitmq(settings: Settings, on_change: Callable[[bool], None]) -> RabbitMQ:
     """Return the broker's adapter; it connects once it runs."""
     return RabbitMQ(
@@ -115,6 +127,15 @@ def docker_board(settings: Settings) -> DockerBoard:
         endpoint=_endpoint(docker),
         naming=_naming(settings),
         host_name=platform.node(),
+    )
+
+
+def docker_checkup(settings: Settings) -> DockerCheckup:
+    """Return who looks the engine over; it connects once it is asked. Raises SettingsError."""
+    docker = settings.compute.docker
+    return DockerCheckup(
+        DockerClient(_endpoint(docker)),
+        request_seconds=min(settings.limits.engine_request_seconds, _CHECK_SECONDS),
     )
 
 
@@ -257,9 +278,19 @@ def watch_times(settings: Settings) -> WatchTimes:
     )
 
 
-async def prepare_broker(settings: Settings) -> None:
-    """Connect once and see that every name is there. Raises BrokerError."""
-    link = broker_link(settings)
-    prepare = declare if settings.broker.declare else check
-    async with connect(link, f"{_CLIENT_NAME}-check") as connection:
-        await prepare(connection, link, topology(settings))
+def check_provider_config(settings: Settings) -> None:
+    """Raise SettingsError for a provider_config of the operator's that refuses every tenant."""
+    defaults, allowed = spec_defaults(settings), policy(settings)
+    raw = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
+    try:
+        spec = to_spec(read_document(raw, defaults), defaults)
+    except DocumentError as error:
+        found: Iterable[Fault] = error.faults
+    else:
+        # Of this document only the operator's part is real.
+        found = (
+            fault for fault in check(spec, allowed) if fault.field.startswith("provider_config.")
+        )
+    faults = tuple(Fault(f"compute.docker.{fault.field}", fault.rule) for fault in found)
+    if faults:
+        raise SettingsError(faults)

@@ -48,6 +48,7 @@ Operation = Literal[
     "inspect",
     "kill",
     "list",
+    "login",
     "logs",
     "network connect",
     "network create",

@@ -19,7 +19,7 @@ from consumer.model import Container, Document, Reason
 _log: Final = structlog.get_logger(__name__)
 
 _NOT_FOUND, _CONFLICT = 404, 409
-_BUILT_IN: Final = frozenset({"bridge", "host", "none", "default"})
+BUILT_IN: Final = frozenset({"bridge", "host", "none", "default"})
 _STALE_ENDPOINT: Final = "endpoint with name"
 _LOOKS: Final = 10
 _LOOK_SECONDS: Final = 0.2
@@ -53,7 +53,7 @@ class TenantNetwork:
         Raises EngineError network_failed, EngineUnavailable.
         """
         network = self._network
-        if network.name in _BUILT_IN:
+        if network.name in BUILT_IN:
             return
         async with self._lock:
             try:

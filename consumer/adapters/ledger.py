@@ -19,11 +19,14 @@ from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Row, TextClause, bindparam, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from consumer.adapters.surroundings import may_write, nearest_folder, user_name
+from consumer.checkup import LedgerSight
 from consumer.errors import LedgerError, LedgerInUse
 from consumer.intention import changes, intend, weigh
 from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
@@ -461,6 +464,62 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
+def ledger_folder(url: str) -> str:
+    """Return the folder that the ledger is in, or the nearest one above. Raises LedgerError."""
+    return str(nearest_folder(str(_path(url))))
+
+
+def look_at_ledger(url: str) -> LedgerSight:
+    """Return what is there of the ledger; change nothing of it. Raises LedgerError for the URL."""
+    path, folder = _path(url), ledger_folder(url)
+    is_there = path.exists()
+    is_writable = may_write(folder) and (not is_there or may_write(str(path)))
+    fault, is_newer = _fault_within(path) if is_there and is_writable else (None, False)
+    return LedgerSight(
+        path=str(path),
+        folder=folder,
+        is_there=is_there,
+        is_writable=is_writable,
+        is_owned=_is_owned(path),
+        fault=fault,
+        is_newer=is_newer,
+        user=user_name(),
+    )
+
+
+def _is_owned(path: Path) -> bool:
+    """Whether somebody holds the lock file. We hold it for no longer than it takes to find out."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _fault_within(path: Path) -> tuple[str | None, bool]:
+    """Return what is the matter with the database, and whether it is only too new for us."""
+    # As a file of that name that has to be there: what is gone meanwhile is not made.
+    engine = create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=rw&uri=true")
+    try:
+        with engine.connect() as connection:
+            told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    except SQLAlchemyError as error:
+        return str(getattr(error, "orig", error)), False
+    finally:
+        engine.dispose()
+    if told != "ok":
+        return " ".join(str(told).split()), False
+    known = len(_scripts())
+    return (_newer(version, known), True) if version > known else (None, False)
+
+
 def _connect(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0)
 
@@ -480,18 +539,11 @@ def _connect(path: Path) -> Engine:
 
 def _migrate(engine: Engine) -> None:
     """Bring the schema to the newest version, one transaction for each step."""
-    scripts = sorted(
-        (script.name, script.read_text(encoding="utf-8"))
-        for script in (resources.files("consumer.adapters") / "migrations").iterdir()
-        if script.name.endswith(".sql")
-    )
+    scripts = _scripts()
     with engine.begin() as connection:
         version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if version > len(scripts):
-        raise LedgerError(
-            f"the ledger was written by a newer consumer (schema {version}, this one knows"
-            f" {len(scripts)}); run that version or newer"
-        )
+        raise LedgerError(_newer(version, len(scripts)))
     for number, (_, script) in enumerate(scripts, start=1):
         if number <= version:
             continue
@@ -499,6 +551,21 @@ def _migrate(engine: Engine) -> None:
             for statement in _statements(script):
                 connection.exec_driver_sql(statement)
             connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+
+
+def _scripts() -> list[tuple[str, str]]:
+    return sorted(
+        (script.name, script.read_text(encoding="utf-8"))
+        for script in (resources.files("consumer.adapters") / "migrations").iterdir()
+        if script.name.endswith(".sql")
+    )
+
+
+def _newer(version: int, known: int) -> str:
+    return (
+        f"the ledger was written by a newer consumer (schema {version}, this one knows {known}); "
+        "run that version or newer"
+    )
 
 
 def _statements(script: str) -> Iterable[str]:

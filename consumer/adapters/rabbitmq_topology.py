@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -21,15 +21,21 @@ from aio_pika.exceptions import (
     AuthenticationError,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
+from pamqp.common import FieldValue
 
-from consumer.errors import BrokerError, TopologyMismatch
+from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRefused
 from consumer.model import EventKind
+
+Arguments = dict[str, FieldValue]
 
 DELIVERY_LIMIT: Final = 1000
 """High on purpose: every crash of a consumer counts against all its unacked deliveries. And a
 number: -1 means "dead-letter at once" to RabbitMQ 3.10 (seen)."""
+
+DEAD_LETTER_ARGUMENTS: Final[Arguments] = {"x-queue-type": "quorum"}
 
 _INEQUIVALENT: Final = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'.*?: "
@@ -69,6 +75,16 @@ class BrokerLink:
     """The client's choice; a dead peer is noticed after three of them."""
     call_seconds: float = 10.0
     """Deadline of every request to the broker."""
+
+    @property
+    def user(self) -> str:
+        """Whom the broker knows us as."""
+        return unquote(urlsplit(self.url).username or "guest")
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host; none in the URL is the usual one."""
+        return unquote(urlsplit(self.url).path.removeprefix("/")) or "/"
 
     @property
     def place(self) -> str:
@@ -133,8 +149,14 @@ def translated(link: BrokerLink) -> Iterator[None]:
     except TimeoutError as error:
         raise BrokerError(f"no answer from {link.place} within {link.call_seconds:g} s") from error
     except (AuthenticationError, ProbableAuthenticationError) as error:
-        raise BrokerError(
-            f"{link.place} refuses the login: check user, password and virtual host of broker.url"
+        raise LoginRefused(
+            f"{link.place} refuses the login: check user and password of broker.url"
+        ) from error
+    except InvalidFrameError as error:
+        # The answer to opening the virtual host is a close, which the library does not expect.
+        raise VhostRefused(
+            f"{link.place} refuses the virtual host {link.vhost!r}: is it there, may this user "
+            "enter it?"
         ) from error
     except ssl.SSLError as error:
         raise BrokerError(f"no TLS with {link.place}: {error.reason or error}") from error
@@ -177,7 +199,7 @@ async def _declare_dead_letter(connection: AbstractConnection, topology: Topolog
     await _declare_exchange(connection, topology.dead_letter, "fanout")
     async with connection.channel() as channel:
         queue = await channel.declare_queue(
-            topology.dead_letter, durable=True, arguments={"x-queue-type": "quorum"}
+            topology.dead_letter, durable=True, arguments=DEAD_LETTER_ARGUMENTS
         )
         await queue.bind(topology.dead_letter, "")
 
@@ -188,21 +210,24 @@ async def _declare_exchange(connection: AbstractConnection, name: str, kind: str
         await channel.declare_exchange(name, kind, durable=True)
 
 
+def queue_arguments(topology: Topology) -> Arguments:
+    """Return what the consumer's queue is declared with."""
+    return {
+        "x-queue-type": "quorum",
+        "x-single-active-consumer": True,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": topology.dead_letter,
+        # At least once needs reject-publish; without it the broker silently gives at most
+        # once (RabbitMQ's page on quorum queues).
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
 async def _declare_queue(connection: AbstractConnection, topology: Topology) -> None:
     async with connection.channel() as channel:
         queue = await channel.declare_queue(
-            topology.queue,
-            durable=True,
-            arguments={
-                "x-queue-type": "quorum",
-                "x-single-active-consumer": True,
-                "x-delivery-limit": DELIVERY_LIMIT,
-                "x-dead-letter-exchange": topology.dead_letter,
-                # At least once needs reject-publish; without it the broker silently gives at most
-                # once (RabbitMQ's page on quorum queues).
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            },
+            topology.queue, durable=True, arguments=queue_arguments(topology)
         )
         for kind in EventKind:
             await queue.bind(topology.tenant_exchange, kind.value)
@@ -213,12 +238,12 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ChannelPreconditionFailed as error:
-        raise TopologyMismatch(_explain(str(error))) from error
+        raise TopologyMismatch(explain(str(error))) from error
     except ChannelNotFoundEntity as error:
         raise TopologyMismatch(f"missing on the broker: {_words(error)}") from error
 
 
-def _explain(text: str) -> str:
+def explain(text: str) -> str:
     """Return one line naming the object, the argument, what is there and what was wanted."""
     found = _INEQUIVALENT.search(text)
     if found is None:

@@ -55,6 +55,15 @@ class RegistryLogins:
         self._logins = {_host(registry): login for registry, login in logins.items()}
         self._docker_config = docker_config
 
+    def known(self) -> list[str]:
+        """Return the registries that there is a login for. Raises LoginError."""
+        known = set(self._logins)
+        if self._docker_config is not None:
+            document = _document(self._docker_config)
+            auths = document.get("auths") if isinstance(document, dict) else None
+            known |= {_host(str(name)) for name in auths} if isinstance(auths, dict) else set()
+        return sorted(known)
+
     def find(self, registry: str) -> Credentials | None:
         """Return the login to use at the registry, None when there is none. Raises LoginError."""
         login = self._logins.get(_host(registry))
@@ -83,10 +92,7 @@ def _read(path: Path) -> str:
 
 def _find_in(path: Path, registry: str) -> Credentials | None:
     """Return the login in a Docker `config.json`, as `docker login` writes it."""
-    try:
-        document = json.loads(_read(path))
-    except ValueError:
-        raise LoginError(f"{path} is no JSON") from None
+    document = _document(path)
     entry = _entry(document, "auths", registry)
     if entry is not None:
         credentials = _credentials(entry)
@@ -100,6 +106,14 @@ def _find_in(path: Path, registry: str) -> Credentials | None:
             "set compute.docker.registries with a password_file"
         )
     return None
+
+
+def _document(path: Path) -> object:
+    try:
+        document: object = json.loads(_read(path))
+    except ValueError:
+        raise LoginError(f"{path} is no JSON") from None
+    return document
 
 
 def _entry(document: object, section: str, registry: str) -> object:

@@ -21,7 +21,7 @@ _ENSUREPIP: Final = "/usr/lib/python3.11/ensurepip"
 TESTS: Final = (
     *(*ENGINE, *BROKER, *BROWSER),
     *("docker-registry", "docker-compose", "prometheus", "promtool", "podman", "openssl"),
-    *("amqp-publish", "curl"),
+    *("amqp-publish", "curl", "faketime"),
     _ENSUREPIP,
 )
 
@@ -46,6 +46,7 @@ _PACKAGES: Final = {
     "docker-compose": "docker-compose",
     "openssl": "openssl",
     _ENSUREPIP: "python3-venv",
+    "faketime": "faketime",
 }
 """Which package brings a program, or a folder."""
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.ledger import SqlLedger
+from consumer.adapters.ledger import SqlLedger, look_at_ledger
 from consumer.errors import LedgerError
 from consumer.messages import encode_status
 from consumer.model import (
@@ -354,6 +354,32 @@ async def test_a_ledger_of_an_older_version_is_brought_up(tmp_path: Path) -> Non
 
     assert [one.verdict for one in recorded] == [Verdict.DUPLICATE, Verdict.RECORDED]
     assert tenant.since == make_status().occurred_at
+
+
+async def test_a_look_at_a_ledger_tells_what_is_the_matter(tmp_path: Path) -> None:
+    """Missing, owned, sound, damaged or too new; and a look makes no file."""
+    place = tmp_path / "ledger.db"
+    url = f"sqlite:///{place}"
+
+    missing, has_made = look_at_ledger(url), place.exists()
+    opened = await SqlLedger.open(url, now=lambda: NOW)
+    owned = look_at_ledger(url)
+    await opened.close()
+    sound = look_at_ledger(url)
+    with closing(sqlite3.connect(place)) as newer:
+        newer.execute("PRAGMA user_version = 999")
+    new = look_at_ledger(url)
+    place.write_bytes(b"no database" * 100)
+    damaged = look_at_ledger(url)
+
+    assert (missing.is_there, has_made) == (False, False)
+    assert (owned.is_owned, owned.fault) == (True, None)
+    assert (sound.is_there, sound.is_owned, sound.is_writable, sound.fault) == (
+        *(True, False, True),
+        None,
+    )
+    assert (new.is_newer, "newer consumer (schema 999" in (new.fault or "")) == (True, True)
+    assert (damaged.is_newer, damaged.fault) == (False, "file is not a database")
 
 
 def sighting(status: ContainerStatus, tenant_id: TenantId = TENANT_ID) -> Sighting:

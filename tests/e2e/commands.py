@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.lab.names import Names
@@ -10,11 +11,15 @@ from deploy.lab.servers import Broker, DockerHost, free_port
 
 
 def command(
-    *words: str, folder: Path, stdin: str = "", **environment: str
+    *words: str,
+    folder: Path,
+    stdin: str = "",
+    before: Sequence[str] = (),
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+    """Run the command line to its end; `before` is the program that runs it, if one does."""
     return subprocess.run(
-        [sys.executable, "-m", "consumer", *words],
+        [*before, sys.executable, "-m", "consumer", *words],
         env={**os.environ, **environment},
         cwd=folder,
         input=stdin,

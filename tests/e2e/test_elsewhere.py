@@ -47,7 +47,7 @@ async def test_clear_text_to_an_engine_elsewhere_is_warned_of(
 
     done = command("check", folder=tmp_path, DOCKER_HOST=url, **settings)
 
-    assert f"settings: warning: compute.docker.host: {url} is clear text" in done.stdout
+    assert f"WARNING  settings: compute.docker.host: {url} is clear text" in done.stdout
     assert f"engine: failed to connect to docker daemon: nothing listens at {url}" in done.stdout
 
 

@@ -1,0 +1,186 @@
+"""What the broker has of our names and lets us do, tried without changing anything there.
+
+A right is tried by a request that the broker, once it has granted the right, refuses for another
+reason or that comes to nothing: a declaration with an impossible argument, a message with an
+impossible property, a consumer with an impossible priority, the removal of a binding that nobody
+made. A name that is there is declared again as it should be, which compares and changes nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelAccessRefused
+from pamqp.commands import Basic
+from typing_extensions import override
+
+from consumer.adapters.rabbitmq_topology import (
+    DEAD_LETTER_ARGUMENTS,
+    Arguments,
+    BrokerLink,
+    Topology,
+    connect,
+    explain,
+    queue_arguments,
+    translated,
+)
+
+_NAME: Final = "landlord-consumer-check"
+_NEVER_BOUND: Final = "landlord.check.never-bound"
+_IMPOSSIBLE: Final = "impossible"
+
+Request = Callable[[AbstractChannel], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSight:
+    """What is there, and what we may not do."""
+
+    missing: tuple[str, ...]
+    mismatched: tuple[tuple[str, str], ...]
+    """Which name (`queue x`), and what is the matter with it."""
+    denied: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """An exchange or a queue that we need: how it is asked for, and how it is declared."""
+
+    kind: str
+    name: str
+    ask: Request
+    declare: Request
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+async def look_at_broker(
+    link: BrokerLink, topology: Topology, *, is_declaring: bool
+) -> BrokerSight:
+    """Return what the broker has and denies us. Raises BrokerError when it cannot be asked."""
+    async with connect(link, _NAME) as connection:
+        trial = _Trial(connection, link)
+        missing, mismatched = [], []
+        for name in _names(topology):
+            if isinstance(await trial.of(name.ask), ChannelNotFoundEntity):
+                missing.append(str(name))
+                continue
+            refusal = await trial.of(name.declare)
+            if isinstance(refusal, ChannelPreconditionFailed):
+                mismatched.append((str(name), explain(str(refusal))))
+        denied = [
+            right
+            for right, request in _rights(topology, is_declaring=is_declaring)
+            if isinstance(await trial.of(request), ChannelAccessRefused)
+        ]
+    return BrokerSight(tuple(missing), tuple(mismatched), tuple(denied))
+
+
+class _Trial:
+    """Makes one request on a channel of its own, which the broker closes when it refuses."""
+
+    def __init__(self, connection: AbstractConnection, link: BrokerLink) -> None:
+        self._connection = connection
+        self._link = link
+
+    async def of(self, request: Request) -> Exception | None:
+        """Return how the broker refuses; None when it does not. Raises BrokerError."""
+        with translated(self._link):
+            async with asyncio.timeout(self._link.call_seconds):
+                try:
+                    async with self._connection.channel() as channel:
+                        await request(await channel.get_underlay_channel())
+                except (
+                    ChannelAccessRefused,
+                    ChannelNotFoundEntity,
+                    ChannelPreconditionFailed,
+                ) as refusal:
+                    return refusal
+        return None
+
+
+def _names(topology: Topology) -> Iterator[_Name]:
+    yield _exchange(topology.dead_letter, "fanout")
+    yield _queue(topology.dead_letter, DEAD_LETTER_ARGUMENTS)
+    yield _exchange(topology.status_exchange, "topic")
+    yield _exchange(topology.tenant_exchange, "topic")
+    yield _queue(topology.queue, queue_arguments(topology))
+
+
+def _exchange(name: str, kind: str) -> _Name:
+    return _Name(
+        "exchange",
+        name,
+        lambda channel: channel.exchange_declare(name, passive=True),
+        lambda channel: channel.exchange_declare(name, exchange_type=kind, durable=True),
+    )
+
+
+def _queue(name: str, arguments: Arguments) -> _Name:
+    return _Name(
+        "queue",
+        name,
+        lambda channel: channel.queue_declare(name, passive=True),
+        lambda channel: channel.queue_declare(name, durable=True, arguments=arguments),
+    )
+
+
+def _rights(topology: Topology, *, is_declaring: bool) -> Iterator[tuple[str, Request]]:
+    """Give each right that the consumer needs, in the broker's words, and what tries it."""
+    if is_declaring:
+        for exchange in (
+            topology.dead_letter,
+            topology.status_exchange,
+            topology.tenant_exchange,
+        ):
+            yield f"configure exchange {exchange!r}", _declare_no_exchange(exchange)
+        for queue in (topology.dead_letter, topology.queue):
+            yield f"configure queue {queue!r}", _declare_no_queue(queue)
+        pairs = (
+            (topology.dead_letter, topology.dead_letter),
+            (topology.queue, topology.tenant_exchange),
+        )
+        for queue, exchange in pairs:
+            yield f"bind queue {queue!r} to {exchange!r}", _unbind(queue, exchange)
+    for exchange in (topology.status_exchange, topology.dead_letter):
+        yield f"write to exchange {exchange!r}", _publish_nothing(exchange)
+    yield f"read queue {topology.queue!r}", _consume_nothing(topology.queue)
+
+
+def _declare_no_exchange(name: str) -> Request:
+    # The right is asked about before this argument, which has to be a name.
+    arguments: Arguments = {"alternate-exchange": 1}
+    return lambda channel: channel.exchange_declare(
+        name, exchange_type="topic", durable=True, arguments=arguments
+    )
+
+
+def _declare_no_queue(name: str) -> Request:
+    arguments: Arguments = {"x-queue-type": _IMPOSSIBLE, "x-max-length": -1}
+    return lambda channel: channel.queue_declare(name, durable=True, arguments=arguments)
+
+
+def _unbind(queue: str, exchange: str) -> Request:
+    return lambda channel: channel.queue_unbind(queue, exchange, _NEVER_BOUND)
+
+
+def _publish_nothing(exchange: str) -> Request:
+    # Each of the two is reason enough to refuse; a user who may impersonate passes the first.
+    properties = Basic.Properties(user_id=_IMPOSSIBLE, expiration=_IMPOSSIBLE)
+    return lambda channel: channel.basic_publish(
+        b"", exchange=exchange, routing_key=_NEVER_BOUND, properties=properties
+    )
+
+
+def _consume_nothing(queue: str) -> Request:
+    async def ignore(_: object) -> None:
+        """Take what never comes."""
+
+    arguments: Arguments = {"x-priority": _IMPOSSIBLE}
+    return lambda channel: channel.basic_consume(queue, ignore, arguments=arguments)
