@@ -2,62 +2,59 @@
 
 Exit codes: 0 done, 1 a check or a request failed, 2 wrong usage or settings. Trouble is told in one
 line for each fault, on stderr; what was asked for goes to stdout, as JSON with `--json`.
+
+A command imports what it needs when it runs: help and completion then answer at once, where all the
+libraries together take seconds.
 """
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 from uuid import uuid4
 
 import typer
 
-from consumer import logs
-from consumer.adapters.compute_api import ask
-from consumer.adapters.rabbitmq_operator import (
-    OutgoingEvent,
-    publish_tenant_event,
-    watch_statuses,
-)
-from consumer.app import DISTRIBUTION, serve
 from consumer.checkup import Outcome
 from consumer.cli_dead_letters import dead_letters
-from consumer.contract import asyncapi, status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, SettingsError
-from consumer.examination import examine
-from consumer.model import Document, EventKind, as_tenant_id
-from consumer.settings import Settings, load, origin_of_engine
+from consumer.model import EventKind, State, as_tenant_id
 from consumer.terminal import (
     DONE,
     FAILED,
     WRONG_USE,
     ConfigOption,
     JsonOption,
+    hush_libraries,
     print_examined,
-    print_table,
     refuse,
     say,
+    until_interrupted,
 )
-from consumer.wiring import broker_link, broker_names, topology
 
-_T = TypeVar("_T")
-
+_DISTRIBUTION: Final = "landlord-consumer"
 _YAML_SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 cli: Final = typer.Typer(
     name="landlord-consumer",
-    help="Applies tenant events from RabbitMQ to Docker: one container per tenant.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 cli.add_typer(dead_letters, name="dead-letters")
+
+
+class ToldState(StrEnum):
+    """The states that a tenant may be told in, and the one before the first."""
+
+    PENDING = "pending"
+    RUNNING = State.RUNNING.value
+    STOPPED = State.STOPPED.value
+    FAILED = State.FAILED.value
 
 
 class Kind(StrEnum):
@@ -70,8 +67,48 @@ class Kind(StrEnum):
     RESUMED = "resumed"
 
 
+def complete_tenant(incomplete: str) -> list[str]:
+    """Return the ids of tenants that begin so, for the shell; none when the consumer is away."""
+    from consumer.cli_consumer import list_tenants
+    from consumer.settings import load
+
+    try:
+        listed = asyncio.run(list_tenants(load(), None, None))
+    except ConsumerError:
+        return []
+    ids = (str(tenant["tenant_id"]) for tenant in listed)
+    return [tenant_id for tenant_id in ids if tenant_id.startswith(incomplete)]
+
+
+TenantOption = Annotated[
+    str | None, typer.Option(help="Only this tenant.", autocompletion=complete_tenant)
+]
+UrlOption = Annotated[str | None, typer.Option(help="The consumer's HTTP address.")]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    if wanted:
+        print(version(_DISTRIBUTION))
+        raise typer.Exit(DONE)
+
+
+@cli.callback()
+def common(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version"),
+    ] = False,
+) -> None:
+    """Apply tenant events from RabbitMQ to Docker: one container per tenant.
+
+    Example: landlord-consumer check && landlord-consumer run
+    """
+
+
 def main() -> None:
     """Run the command line; every failure on purpose ends in one line, not in a traceback."""
+    hush_libraries()
     try:
         cli()
     except SettingsError as error:
@@ -91,6 +128,10 @@ def run(config: ConfigOption = None) -> None:
 
     Example: landlord-consumer run --config config.yaml
     """
+    from consumer import logs
+    from consumer.app import serve
+    from consumer.settings import load
+
     settings = load(config)
     logs.configure(level=settings.log.level, form=settings.log.format)
     raise typer.Exit(asyncio.run(serve(settings)))
@@ -104,7 +145,10 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
 
     Example: landlord-consumer check
     """
-    examined = _wait(examine(load(config), origin=origin_of_engine(config)))
+    from consumer.examination import examine
+    from consumer.settings import load, origin_of_engine
+
+    examined = asyncio.run(examine(load(config), origin=origin_of_engine(config)))
     for thing in examined:
         if as_json:
             is_ok = thing.outcome is not Outcome.WRONG
@@ -120,7 +164,10 @@ def publish(
     file: Annotated[
         str | None, typer.Argument(help="Tenant document, JSON or .yaml; - reads stdin.")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Tenant id, instead of a file.")] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Tenant id, instead of a file.", autocompletion=complete_tenant),
+    ] = None,
     event_id: Annotated[str | None, typer.Option(help="Event id; a new one if not given.")] = None,
     config: ConfigOption = None,
     *,
@@ -130,6 +177,10 @@ def publish(
 
     Example: landlord-consumer publish created acme-corp.json
     """
+    from consumer.adapters.rabbitmq_operator import OutgoingEvent, publish_tenant_event
+    from consumer.settings import load
+    from consumer.wiring import broker_link, topology
+
     settings = load(config)
     body, content_type = _read_body(file, tenant)
     event = OutgoingEvent(
@@ -138,7 +189,7 @@ def publish(
         content_type=content_type,
         event_id=event_id or str(uuid4()),
     )
-    _wait(publish_tenant_event(broker_link(settings), topology(settings), event))
+    asyncio.run(publish_tenant_event(broker_link(settings), topology(settings), event))
     told = {"event_id": event.event_id, "type": event.kind.value}
     print(json.dumps(told) if as_json else event.event_id)
 
@@ -164,98 +215,63 @@ def _read_body(file: str | None, tenant: str | None) -> tuple[bytes, str]:
 
 @cli.command()
 def watch(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
-    count: Annotated[int, typer.Option(help="Stop after so many; 0 never.")] = 0,
-    timeout: Annotated[float, typer.Option(help="Give up after so many seconds; 0 never.")] = 0,
+    tenant: TenantOption = None,
+    count: Annotated[int, typer.Option(min=0, help="Stop after so many; 0 never.")] = 0,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Give up after so many seconds; 0 never.")
+    ] = 0,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Print status events as they come, until interrupted.
 
+    When the broker goes away, it says so and waits for it; what is told
+    meanwhile is not seen.
+
     Example: landlord-consumer watch --tenant acme-corp
     """
-    _wait(_watch(load(config), _Wanted(tenant, count, timeout), as_json=as_json))
+    from consumer.cli_consumer import Wanted, watch_events
+    from consumer.settings import load
 
-
-class _Wanted:
-    """What is to be watched for, and how long."""
-
-    def __init__(self, tenant: str | None, count: int, timeout_seconds: float) -> None:
-        self.tenant = tenant
-        self.count = count
-        self.timeout_seconds = timeout_seconds or None
-
-
-async def _watch(settings: Settings, wanted: _Wanted, *, as_json: bool) -> None:
-    shown = 0
-    link = broker_link(settings)
-    try:
-        async with (
-            asyncio.timeout(wanted.timeout_seconds),
-            watch_statuses(link, topology(settings)) as bodies,
-        ):
-            say(f"watching {link.place}")
-            async for status in _statuses(bodies, wanted.tenant):
-                print(json.dumps(status) if as_json else _line(status), flush=True)
-                shown += 1
-                if shown == wanted.count:
-                    return
-    except TimeoutError:
-        raise ConsumerError(f"{shown} status events within the time given") from None
-
-
-async def _statuses(bodies: AsyncIterator[bytes], tenant: str | None) -> AsyncIterator[Document]:
-    async for body in bodies:
-        status = json.loads(body)
-        if tenant in (None, status.get("tenant_id")):
-            yield status
-
-
-def _line(status: Document) -> str:
-    state = f"{status['state']}/{status['reason']}"
-    return f"{status['occurred_at']}  {status['tenant_id']}  {state}  {status['message']}"
+    wanted = Wanted(tenant, count or None, timeout or None)
+    with until_interrupted():
+        asyncio.run(watch_events(load(config), wanted, as_json=as_json))
 
 
 @cli.command()
 def tenants(
-    state: Annotated[str | None, typer.Option(help="Only tenants in this state.")] = None,
-    url: Annotated[str | None, typer.Option(help="The consumer's HTTP address.")] = None,
+    state: Annotated[ToldState | None, typer.Option(help="Only tenants in this state.")] = None,
+    url: UrlOption = None,
     config: ConfigOption = None,
     *,
+    keep_watching: Annotated[
+        bool, typer.Option("--watch", help="Go on, and show what changes, until interrupted.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List tenants and what became of them, as the running consumer tells.
 
+    With --watch the table is kept true; where it goes to a file or a pipe,
+    each tenant has a line, and another one whenever it changes.
+
     Example: landlord-consumer tenants --state failed
     """
-    settings = load(config)
-    listed = _wait(_list_tenants(settings, url, state))
-    if as_json:
-        for tenant in listed:
-            print(json.dumps(tenant))
-        return
-    names = ("tenant_id", "state", "reason", "desired", "message")
-    rows = [tuple(tenant.get(name) or "" for name in names) for tenant in listed]
-    print_table("tenant", "state", "reason", "wanted", "message", rows=[*rows])
+    from consumer.cli_consumer import list_tenants, print_tenants, watch_tenants
+    from consumer.settings import load
 
-
-async def _list_tenants(settings: Settings, url: str | None, state: str | None) -> list[Document]:
-    listed: list[Document] = []
-    after: object = ""
-    while after is not None:
-        query = f"?limit=1000&after={after}" + (f"&state={state}" if state else "")
-        page = await _get(settings, url, f"/tenants{query}")
-        found = page.get("tenants")
-        listed += found if isinstance(found, list) else []
-        after = page.get("next")
-    return listed
+    settings, wanted = load(config), state.value if state else None
+    if keep_watching:
+        with until_interrupted():
+            asyncio.run(watch_tenants(settings, url, wanted, as_json=as_json))
+    else:
+        print_tenants(asyncio.run(list_tenants(settings, url, wanted)), as_json=as_json)
 
 
 @cli.command()
 def status(
-    tenant_id: str,
-    url: Annotated[str | None, typer.Option(help="The consumer's HTTP address.")] = None,
+    tenant_id: Annotated[str, typer.Argument(autocompletion=complete_tenant)],
+    url: UrlOption = None,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
@@ -264,17 +280,11 @@ def status(
 
     Example: landlord-consumer status acme-corp
     """
-    told = _wait(_get(load(config), url, f"/tenants/{tenant_id}/compute/status"))
+    from consumer.cli_consumer import ask_consumer
+    from consumer.settings import load
+
+    told = asyncio.run(ask_consumer(load(config), url, f"/tenants/{tenant_id}/compute/status"))
     print(json.dumps(told) if as_json else json.dumps(told, indent=2))
-
-
-async def _get(settings: Settings, url: str | None, path: str) -> dict[str, object]:
-    host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host  # noqa: S104 - compared
-    base = (url or f"http://{host}:{settings.http.port}").rstrip("/")
-    code, document = await ask(base, path, token=settings.http.token)
-    if code != 200:
-        raise ConsumerError(f"{code}: {document.get('message', document)}")
-    return document
 
 
 @cli.command()
@@ -283,6 +293,8 @@ def schema(*, events_out: Annotated[bool, typer.Option("--status")] = False) -> 
 
     Example: landlord-consumer schema --status
     """
+    from consumer.contract import status_event_schema, tenant_event_schema
+
     print(json.dumps(status_event_schema() if events_out else tenant_event_schema(), indent=2))
 
 
@@ -292,9 +304,9 @@ def print_asyncapi(config: ConfigOption = None) -> None:
 
     Example: landlord-consumer asyncapi > asyncapi.yaml
     """
+    from consumer.contract import asyncapi
+    from consumer.settings import load
+    from consumer.wiring import broker_names
+
     names = broker_names(load(config))
-    print(asyncapi(names, version=version(DISTRIBUTION)), end="")
-
-
-def _wait(work: Coroutine[object, object, _T]) -> _T:
-    return asyncio.run(work)
+    print(asyncapi(names, version=version(_DISTRIBUTION)), end="")

@@ -9,15 +9,12 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from consumer.adapters.rabbitmq_letters import HeldLetters, hold_letters, look_at_letters
 from consumer.errors import ConsumerError, MessageRefused
-from consumer.letters import Letter, Selection, grouped, summary
 from consumer.model import Document
-from consumer.settings import Settings, load
 from consumer.terminal import (
     FAILED,
     ConfigOption,
@@ -28,14 +25,31 @@ from consumer.terminal import (
     refuse,
     say,
 )
-from consumer.wiring import broker_link, topology
+
+if TYPE_CHECKING:
+    from consumer.adapters.rabbitmq_letters import HeldLetters
+    from consumer.letters import Letter, Selection
+    from consumer.settings import Settings
 
 dead_letters: Final = typer.Typer(
-    help="Look at dead letters, put them back, or drop them.", no_args_is_help=True
+    help="Look at dead letters, put them back, or drop them.\n\n"
+    "Example: landlord-consumer dead-letters list",
+    no_args_is_help=True,
 )
 
 IdOption = Annotated[str | None, typer.Option("--id", help="Those of this event or message id.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Those with this reason.")]
+_REFUSALS: Final = ("invalid_event", "policy_denied", "provider_not_supported")
+
+
+def _complete_reason(incomplete: str) -> list[str]:
+    """Return the consumer's own reasons that begin so; the broker's are others still."""
+    return [reason for reason in _REFUSALS if reason.startswith(incomplete)]
+
+
+ReasonOption = Annotated[
+    str | None,
+    typer.Option("--reason", help="Those with this reason.", autocompletion=_complete_reason),
+]
 AllOption = Annotated[bool, typer.Option("--all", help="All that are there now.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -46,7 +60,7 @@ class _Deed:
 
     verb: str
     done: str
-    on: Callable[[HeldLetters], Callable[[Letter], Awaitable[None]]]
+    on: "Callable[[HeldLetters], Callable[[Letter], Awaitable[None]]]"
     pause_seconds: float = 0.0
     is_dry: bool = False
 
@@ -66,6 +80,11 @@ def list_letters(
 
     Example: landlord-consumer dead-letters list --each
     """
+    from consumer.adapters.rabbitmq_letters import look_at_letters
+    from consumer.letters import grouped, summary
+    from consumer.settings import load
+    from consumer.wiring import broker_link, topology
+
     settings = load(config)
     letters = asyncio.run(look_at_letters(broker_link(settings), topology(settings)))
     if as_json:
@@ -101,9 +120,12 @@ def show(
     """
     if (event_id is None) is (position is None):
         refuse("give either an id or --position")
+    from consumer.letters import Selection
+    from consumer.settings import load
+
     wanted = Selection(event_id=event_id)
 
-    def is_it(letter: Letter) -> bool:
+    def is_it(letter: "Letter") -> bool:
         return letter.position == position if position else wanted.matches(letter)
 
     letters = asyncio.run(_read(load(config), is_it))
@@ -119,12 +141,17 @@ def show(
         _print_whole(told)
 
 
-async def _read(settings: Settings, wanted: Callable[[Letter], bool]) -> list[Letter]:
+async def _read(settings: "Settings", wanted: "Callable[[Letter], bool]") -> "list[Letter]":
+    from consumer.adapters.rabbitmq_letters import hold_letters
+    from consumer.wiring import broker_link, topology
+
     async with hold_letters(broker_link(settings), topology(settings), wanted) as held:
         return held.letters
 
 
-def _whole(letter: Letter) -> Document:
+def _whole(letter: "Letter") -> Document:
+    from consumer.letters import summary
+
     told = {
         **summary(letter),
         "exchange": letter.exchange,
@@ -170,6 +197,8 @@ def replay(  # noqa: PLR0913 - each is an option
 
     Example: landlord-consumer dead-letters replay --reason policy_denied --rate 5
     """
+    from consumer.settings import load
+
     wanted = _selection(event_id, reason, all_letters=all_letters)
     deed = _Deed(
         "replay", "replayed", lambda held: held.replay, 1 / rate if rate else 0.0, is_dry=dry_run
@@ -191,12 +220,16 @@ def drop(
 
     Example: landlord-consumer dead-letters drop --reason invalid_event
     """
+    from consumer.settings import load
+
     wanted = _selection(event_id, reason, all_letters=all_letters)
     deed = _Deed("drop", "dropped", lambda held: held.drop)
     _do(deed, load(config), wanted, is_agreed=_agreed(yes=yes), as_json=as_json)
 
 
-def _selection(event_id: str | None, reason: str | None, *, all_letters: bool) -> Selection:
+def _selection(event_id: str | None, reason: str | None, *, all_letters: bool) -> "Selection":
+    from consumer.letters import Selection
+
     is_narrow = event_id is not None or reason is not None
     if is_narrow is all_letters:
         refuse("say which: --id, --reason or both, or else --all")
@@ -210,16 +243,19 @@ def _agreed(*, yes: bool) -> bool:
 
 
 def _do(
-    deed: _Deed, settings: Settings, wanted: Selection, *, is_agreed: bool, as_json: bool
+    deed: _Deed, settings: "Settings", wanted: "Selection", *, is_agreed: bool, as_json: bool
 ) -> None:
     if not asyncio.run(_act(deed, settings, wanted, is_agreed=is_agreed, as_json=as_json)):
         raise typer.Exit(FAILED)
 
 
 async def _act(
-    deed: _Deed, settings: Settings, wanted: Selection, *, is_agreed: bool, as_json: bool
+    deed: _Deed, settings: "Settings", wanted: "Selection", *, is_agreed: bool, as_json: bool
 ) -> bool:
     """Do it to every letter that is meant; return whether all went well."""
+    from consumer.adapters.rabbitmq_letters import hold_letters
+    from consumer.wiring import broker_link, topology
+
     link = broker_link(settings)
     async with hold_letters(link, topology(settings), wanted.matches) as held:
         letters = held.letters
@@ -243,8 +279,10 @@ async def _act(
 
 
 async def _act_on(
-    letter: Letter, deed: _Deed, held: HeldLetters, *, as_json: bool, is_first: bool
+    letter: "Letter", deed: _Deed, held: "HeldLetters", *, as_json: bool, is_first: bool
 ) -> bool:
+    from consumer.letters import summary
+
     outcome, trouble = f"would be {deed.done}", letter.obstacle if deed.is_dry else None
     if not deed.is_dry:
         await asyncio.sleep(0 if is_first else deed.pause_seconds)

@@ -5,12 +5,17 @@ character could otherwise rewrite the operator's terminal.
 """
 
 import asyncio
+import logging
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +30,11 @@ ConfigOption = Annotated[
     typer.Option("--config", help="Settings file; else $LANDLORD_CONFIG, else ./config.yaml."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def hush_libraries() -> None:
+    """Keep what libraries log off the person's terminal; what matters of it is told as trouble."""
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 def say(message: str) -> None:
@@ -48,10 +58,42 @@ def harmless(text: str) -> str:
 
 def print_table(*columns: str, rows: list[tuple[object, ...]]) -> None:
     """Print rows below their column names; None is an empty cell."""
-    table = Table(*columns, box=None)
+    Console().print(_table(columns, rows))
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]], note: str = "") -> Table:
+    table = Table(*columns, box=None, caption=escape(harmless(note)) or None)
     for row in rows:
         table.add_row(*(escape(harmless("" if cell is None else str(cell))) for cell in row))
-    Console().print(table)
+    return table
+
+
+ShowRows = Callable[[list[tuple[object, ...]], str], None]
+"""Given rows and a note below them, shows them in place of what was shown before."""
+
+
+@contextmanager
+def live_table(*columns: str) -> Iterator[ShowRows | None]:
+    """Keep a table in place for the length of the block; None when stdout is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda rows, note: live.update(_table(columns, rows, note), refresh=True)
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """End the command as done when the person has seen enough: Ctrl-C, or a pipe that closed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(DONE) from None
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(DONE) from None
 
 
 _SHOWN: Final = {
