@@ -1,4 +1,4 @@
-"""The README tells the truth: its tables, commands and examples are those of the code."""
+"""The README and the pages below deploy/ tell the truth: what they name is there in the code."""
 
 import json
 import re
@@ -13,32 +13,23 @@ from consumer.document import SpecDefaults
 from consumer.messages import Delivery, decode_status, decode_tenant_event, encode_status
 from consumer.metrics import METRICS
 from consumer.model import REASONS, EventKind, State
-from consumer.settings import describe, load
-from tests.project.headings import anchors
+from consumer.settings import CONFIG_VARIABLE, PREFIX, describe, load
+from tests.project.headings import anchors, section, snippets
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = [
-    block or span
-    for block, span in re.findall(
-        r"^```console\n(.*?)^```|`([^`\n]+)`", README, re.DOTALL | re.MULTILINE
-    )
-]
-"""What is set as something to type: console blocks and code spans."""
+PAGES = [ROOT / "README.md", *sorted((ROOT / "deploy").glob("*.md"))]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def section(title: str) -> str:
-    """Return the text below the heading, up to the next one of any level."""
-    found = re.search(
-        rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE
-    )
-    assert found is not None, f"no section {title}"
-    return found[1]
+def typed(page: Path) -> list[str]:
+    """Return what the page sets as something to type."""
+    return snippets(page.read_text(encoding="utf-8"))
 
 
 def rows(title: str) -> list[str]:
     """Return the rows of the section's last table, without its head."""
-    tables = re.findall(r"(?m)^\|[- |]+\|\n((?:\|.*\n)+)", section(title))
+    tables = re.findall(r"(?m)^\|[- |]+\|\n((?:\|.*\n)+)", section(README, title))
     return str(tables[-1]).splitlines()
 
 
@@ -97,7 +88,7 @@ def test_the_event_table_has_every_tenant_event() -> None:
 
 def test_every_promise_names_tests_that_exist() -> None:
     """Each promise has its row, with the test that would catch its breach: a path and a name."""
-    promises = re.findall(r"(?m)^(\d\. )\*\*(.+?)\.?\*\*", section("The straight line"))
+    promises = re.findall(r"(?m)^(\d\. )\*\*(.+?)\.?\*\*", section(README, "The straight line"))
     cells = [row.split("|")[1:3] for row in rows("The straight line")]
     named = [name.partition("::") for _, tests in cells for name in names(tests)]
 
@@ -112,24 +103,56 @@ def test_every_promise_names_tests_that_exist() -> None:
     assert lost == []
 
 
-def test_every_command_that_is_named_exists_and_every_one_that_exists_is_named() -> None:
-    """`landlord-consumer X` is written for every command, and for nothing else."""
-    told = {word for text in SNIPPETS for word in re.findall(r"landlord-consumer ([a-z]\S*)", text)}
+@every_page
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    """`landlord-consumer X` is written only for commands, and in the README for each of them."""
+    told = {
+        word for text in typed(page) for word in re.findall(r"landlord-consumer ([a-z]\S*)", text)
+    }
 
-    existing = typer.main.get_command(cli)
+    existing = set(getattr(typer.main.get_command(cli), "commands", ()))
 
-    assert told == set(getattr(existing, "commands", ()))
+    assert told <= existing
+    assert told == existing or page != PAGES[0]
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+@every_page
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
     """`make X` is written only for targets of the Makefile."""
-    told = {word for text in SNIPPETS for word in re.findall(r"\bmake ([a-z]+)", text)}
+    told = {word for text in typed(page) for word in re.findall(r"\bmake ([a-z]+)", text)}
 
     targets = set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     )
 
-    assert {"demo", "test"} <= told <= targets
+    assert told <= targets
+    assert {"demo", "test"} <= told or page != PAGES[0]
+
+
+@every_page
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    """What is written like a setting, or as its variable, is one, or a group of them."""
+    keys = [doc.key for doc in describe()]
+    groups = {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
+    known = {*keys, *groups}
+    roots = "|".join({key.partition(".")[0] for key in keys if "." in key})
+
+    told = set()
+    for text in typed(page):
+        told |= set(re.findall(rf"^(?:{roots})(?:\.[a-z_]+)+", text))
+        variables = set(re.findall(rf"\b{PREFIX}[A-Z_]+", text)) - {CONFIG_VARIABLE, PREFIX}
+        told |= {name.removeprefix(PREFIX).lower().replace("__", ".") for name in variables}
+
+    assert told - known == set()
+    assert told or page != PAGES[0]
+
+
+@every_page
+def test_every_metric_that_is_named_exists(page: Path) -> None:
+    """What is written like a metric of ours is one."""
+    told = {word for text in typed(page) for word in re.findall(r"^landlord_\w+", text)}
+
+    assert told <= {doc.name for doc in METRICS}
 
 
 def test_the_configuration_example_is_accepted(tmp_path: Path) -> None:
@@ -170,11 +193,26 @@ def test_the_status_event_example_has_exactly_the_fields_of_a_status_event() -> 
     assert json.loads(again) == json.loads(text)
 
 
-def test_every_link_within_the_project_leads_somewhere() -> None:
+@every_page
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     """Files that are linked exist, and so do the headings."""
-    known = {f"#{anchor}" for anchor in anchors(ROOT / "README.md")}
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
 
-    lost = [link for link in links if link not in known and not (ROOT / link).is_file()]
+    lost = []
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" not in link and not (
+            target.is_file() and (not anchor or anchor in anchors(target))
+        ):
+            lost.append(link)
 
+    assert links
     assert lost == []
+
+
+def test_every_page_below_deploy_is_linked_from_the_readme() -> None:
+    """Nothing is written that nobody finds."""
+    links = set(re.findall(r"\]\(([^)#]+)", README))
+
+    assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= links
