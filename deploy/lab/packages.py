@@ -21,7 +21,7 @@ _ENSUREPIP: Final = "/usr/lib/python3.11/ensurepip"
 TESTS: Final = (
     *(*ENGINE, *BROKER, *BROWSER),
     *("docker-registry", "docker-compose", "prometheus", "promtool", "podman", "openssl"),
-    *("amqp-publish", "curl", "faketime"),
+    *("amqp-publish", "curl", "faketime", "systemd-analyze"),
     _ENSUREPIP,
 )
 
@@ -45,6 +45,7 @@ _PACKAGES: Final = {
     "podman": "podman",
     "docker-compose": "docker-compose",
     "openssl": "openssl",
+    "systemd-analyze": "systemd",
     _ENSUREPIP: "python3-venv",
     "faketime": "faketime",
 }
