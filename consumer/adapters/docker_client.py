@@ -277,7 +277,8 @@ class DockerClient:
     @contextmanager
     def _translated(self, operation: str, seconds: float) -> Iterator[None]:
         try:
-            yield
+            with _telling_why():
+                yield
         except DockerError as error:
             if is_unavailable(error.status, error.message):
                 raise EngineUnavailable(f"{_PHRASE}: {self._why(error)}") from error
@@ -297,7 +298,8 @@ class DockerClient:
                 f"{_PHRASE}: {place} gave no answer to {operation} within {seconds:g} s"
             ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # ValueError: a body that is no JSON, for instance cut off by a dying engine.
+            # ValueError: a body that is no JSON, for instance cut off by a dying engine, or that
+            # is no error as an engine tells it.
             raise EngineUnavailable(f"{_PHRASE}: {operation}: {_words(str(error))}") from error
 
     def _why(self, error: DockerError) -> str:
@@ -414,3 +416,14 @@ async def _end(task: "asyncio.Task[_T]") -> None:
         task.cancel()
         if task.done() and not task.cancelled():
             task.exception()  # looked at, so that nobody warns of it
+
+
+@contextmanager
+def _telling_why() -> Iterator[None]:
+    """Take an error in JSON without the message that the library looks for, as a proxy may tell."""
+    try:
+        yield
+    except KeyError as error:
+        if error.args != ("message",):
+            raise
+        raise ValueError("an error without a message") from error

@@ -96,13 +96,13 @@ async def test_a_socket_without_a_listener_is_told_as_one(tmp_path: Path) -> Non
 
 
 @asynccontextmanager
-async def answering(document: object) -> AsyncIterator[str]:
+async def answering(document: object, status: str = "200 OK") -> AsyncIterator[str]:
     """Have somebody answer every request with this; give the address."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         body = json.dumps(document).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
         await writer.drain()
         writer.close()
@@ -128,6 +128,13 @@ async def test_what_is_no_engine_is_told_as_such() -> None:
     """Another service on the port, for instance."""
     async with answering({"hello": "world"}) as url, opened(url) as engine:
         with pytest.raises(EngineUnavailable, match="does not answer as a Docker Engine does"):
+            await engine.survey()
+
+
+async def test_an_error_in_other_words_than_an_engines_is_unavailable() -> None:
+    """A proxy before the socket, for instance, that says itself that the engine is away."""
+    async with answering({"error": "away"}, "503 Away") as url, opened(url) as engine:
+        with pytest.raises(EngineUnavailable, match="an error without a message"):
             await engine.survey()
 
 
