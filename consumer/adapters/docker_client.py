@@ -11,6 +11,7 @@ import asyncio
 import re
 import ssl
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -420,10 +421,14 @@ async def _end(task: "asyncio.Task[_T]") -> None:
 
 @contextmanager
 def _telling_why() -> Iterator[None]:
-    """Take an error in JSON without the message that the library looks for, as a proxy may tell."""
+    """Take an error in JSON without the message that the library looks for, as a proxy may tell.
+
+    It may also be no object at all. Only what was raised in the library itself is meant.
+    """
     try:
         yield
-    except KeyError as error:
-        if error.args != ("message",):
+    except (KeyError, TypeError) as error:
+        *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+        if not str(raised_in.f_globals.get("__name__")).startswith("aiodocker."):
             raise
         raise ValueError("an error without a message") from error

@@ -131,9 +131,10 @@ async def test_what_is_no_engine_is_told_as_such() -> None:
             await engine.survey()
 
 
-async def test_an_error_in_other_words_than_an_engines_is_unavailable() -> None:
+@pytest.mark.parametrize("document", [{"error": "away"}, ["away"], None])
+async def test_an_error_in_other_words_than_an_engines_is_unavailable(document: object) -> None:
     """A proxy before the socket, for instance, that says itself that the engine is away."""
-    async with answering({"error": "away"}, "503 Away") as url, opened(url) as engine:
+    async with answering(document, "503 Away") as url, opened(url) as engine:
         with pytest.raises(EngineUnavailable, match="an error without a message"):
             await engine.survey()
 
