@@ -20,6 +20,8 @@ from tests.faults.proxy import proxy
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
 SECONDS = 40.0
+_HEEDING = ("env", "--default-signal=INT")
+"""Ctrl-C does nothing to what descends from a shell's background job, unless it is told to."""
 
 
 class Watching:
@@ -54,7 +56,7 @@ def watching(
     path = folder / "watched"
     with path.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "consumer", *words],
+            [*_HEEDING, sys.executable, "-m", "consumer", *words],
             env={**os.environ, **settings},
             cwd=folder,
             stdout=output if stdout is None else stdout,
