@@ -79,7 +79,9 @@ class TenantNetwork:
         """Make the network; return what is there of the name afterwards.
 
         Older engines let two consumers make one each at the same instant. The newer one then goes,
-        by whoever made it; the other consumer waits for that.
+        by whoever made it; the other consumer waits for that. Whoever made the newer one may have
+        looked before the older one was there, and go on with it: then ours goes, which nobody has
+        joined yet.
         """
         made = await self._create()
         found = await self._find()
@@ -92,6 +94,9 @@ class TenantNetwork:
                 made = None
             else:
                 await asyncio.sleep(_LOOK_SECONDS)
+            found = await self._find()
+        if len(found) > 1 and made is not None:
+            await self._remove(made)
             found = await self._find()
         return found
 

@@ -1,6 +1,8 @@
 """The network that tenants join: who makes it, who can reach whom on it, what it must not be."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -100,6 +102,41 @@ async def test_two_instances_make_one_network_between_them(
         ids = docker.run("network", "ls", "-q", "--filter", f"name={network.name}").split()
 
     assert len(ids) == 1
+
+
+async def test_a_newer_network_whose_maker_went_on_is_kept(
+    docker_host: DockerHost, docker: DockerCli, name: str, tmp_path: Path
+) -> None:
+    """It looked before ours was there, and so will never remove its own."""
+    behind, place = Path(docker_host.url.removeprefix("unix://")), tmp_path / "proxy.sock"
+    theirs: list[str] = []
+
+    async def judge(_: Request) -> Fate:
+        is_there = bool(docker.run("network", "ls", "-q", "--filter", f"name={name}"))
+        if is_there and not theirs:
+            theirs.append(make_second_network(behind, name))
+        return Fate.PASS
+
+    async with proxy(behind, place) as line, joining(docker_host, Network(name=name), place) as it:
+        line.judge = judge
+        await it.prepare(TENANT_ID, shell_spec())
+        left = docker.run("network", "ls", "-q", "--no-trunc", "--filter", f"name={name}").split()
+    for network_id in theirs:
+        docker.run("network", "rm", network_id)
+
+    assert left == theirs
+
+
+def make_second_network(engine: Path, name: str) -> str:
+    """Make a network though there is one of the name, as older engines let who asks at once."""
+    body = json.dumps({"Name": name, "CheckDuplicate": False}).encode()
+    kind = "Content-Type: application/json"
+    head = f"POST /networks/create HTTP/1.0\r\n{kind}\r\nContent-Length: {len(body)}"
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(engine))
+        line.sendall(f"{head}\r\n\r\n".encode() + body)
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    return str(json.loads(answer.partition(b"\r\n\r\n")[2])["Id"])
 
 
 @pytest.mark.parametrize("is_isolating", [True, False])
