@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median
-from typing import Final
+from typing import Final, TypeVar
 
 from typing_extensions import override
+
+_T = TypeVar("_T")
 
 _KEPT_SECONDS: Final = 1.0
 _FIRST_PATIENCE_SECONDS: Final = 3.0
@@ -89,8 +91,8 @@ class StartGate:
     """Lets containers be created and started, as many at a time as `Vegas` says.
 
     Who has created a container keeps the place for its start, which comes at once or not at all;
-    other starts go before creations, so that what was begun is ended first. A start that hangs
-    gives up its place after a while and holds up nobody, but counts against `most`.
+    other starts go before creations, so that what was begun is ended first. What hangs, a creation
+    or a start, gives up its place after a while and holds up nobody, but counts against `most`.
     """
 
     def __init__(
@@ -115,11 +117,12 @@ class StartGate:
     async def creating(self) -> AsyncIterator["Creation"]:
         """Give a place to make a container in."""
         place = await self._enter(self._creating)
+        self._be_patient(place)
         creation = Creation()
         try:
             yield creation
         finally:
-            if creation.container_id is None:
+            if creation.container_id is None or place in self._overdue:
                 self._leave(place)
             else:
                 self._keep(place, creation.container_id)
@@ -127,15 +130,12 @@ class StartGate:
     @asynccontextmanager
     async def starting(self, container_id: str) -> AsyncIterator[None]:
         """Give a place to start the container in, and learn from how long it takes."""
-        place = self._kept.pop(container_id, None)
-        if place is not None and place.timer is not None:
-            place.timer.cancel()
-        place = place or await self._enter(self._starting)
+        place = self._kept.pop(container_id, None) or await self._enter(self._starting)
         loop = asyncio.get_running_loop()
         began, entries = loop.time(), self._entries
         was_full = len(self._places) >= self._vegas.limit
         was_alone = len(self._places) == 1
-        place.timer = loop.call_later(self._patience(), self._pass_over, place)
+        self._be_patient(place)
         try:
             yield
             was_alone = was_alone and entries == self._entries
@@ -183,8 +183,10 @@ class StartGate:
 
     def _keep(self, place: "_Place", container_id: str) -> None:
         self._kept[container_id] = place
-        loop = asyncio.get_running_loop()
-        place.timer = loop.call_later(_KEPT_SECONDS, self._take_back, container_id)
+        place.wake_after(_KEPT_SECONDS, self._take_back, container_id)
+
+    def _be_patient(self, place: "_Place") -> None:
+        place.wake_after(self._patience(), self._pass_over, place)
 
     def _take_back(self, container_id: str) -> None:
         self._leave(self._kept.pop(container_id))
@@ -195,8 +197,7 @@ class StartGate:
         self._fill()
 
     def _leave(self, place: "_Place") -> None:
-        if place.timer is not None:
-            place.timer.cancel()
+        place.stop_timer()
         self._places.discard(place)
         self._overdue.discard(place)
         self._fill()
@@ -211,6 +212,16 @@ class StartGate:
 @dataclass(slots=True, eq=False)
 class _Place:
     timer: asyncio.TimerHandle | None = None
+
+    def wake_after(self, seconds: float, call: Callable[[_T], None], whom: _T) -> None:
+        """Make the call then, in place of what was to come."""
+        self.stop_timer()
+        self.timer = asyncio.get_running_loop().call_later(seconds, call, whom)
+
+    def stop_timer(self) -> None:
+        """Make no call."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 @dataclass(slots=True)

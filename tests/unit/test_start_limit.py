@@ -220,6 +220,20 @@ async def test_a_start_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatc
     assert after_one_came_back == ["hung", "too", "third"]
 
 
+async def test_a_creation_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume's driver may keep the engine waiting; when it is done after all, nothing is kept."""
+    monkeypatch.setattr("consumer.adapters.start_limit._FIRST_PATIENCE_SECONDS", 0.05)
+    work = Work(gate := StartGate(2))
+    async with asyncio.TaskGroup() as group:
+        await spawn(group, lambda: work.create("hung"))
+        async with asyncio.timeout(0.5), gate.starting("other"):
+            pass
+        work.ends["hung"].set()
+        await settle()
+        async with asyncio.timeout(0.5), gate.creating(), gate.creating():
+            pass
+
+
 async def test_the_limit_is_told() -> None:
     told: list[int] = []
     gate = StartGate(8, on_change=told.append)
