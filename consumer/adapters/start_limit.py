@@ -8,7 +8,7 @@ number, `StartGate` keeps to it. Before it come the engine's create and start; i
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median
@@ -166,7 +166,8 @@ class StartGate:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                queue.remove(turn)
+                with suppress(ValueError):  # passed over already, in the same moment
+                    queue.remove(turn)
             else:
                 self._leave(turn.result())  # given in the same moment
             raise

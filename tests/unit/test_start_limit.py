@@ -199,6 +199,20 @@ async def test_who_gives_up_waiting_leaves_no_trace() -> None:
     assert "b" not in work.begun
 
 
+async def test_who_gives_up_as_a_place_comes_free_is_cancelled_and_no_more() -> None:
+    """Its turn comes between its cancellation and its hearing of it."""
+    work = Work(gate := StartGate(1))
+    async with gate.starting("a"):
+        waiting = asyncio.create_task(work.start("b"))
+        await settle()
+        waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(0.5), gate.starting("c"):
+        pass
+
+
 async def test_a_start_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives up its place, and still counts against the most."""
     monkeypatch.setattr("consumer.adapters.start_limit._FIRST_PATIENCE_SECONDS", 0.05)
