@@ -185,12 +185,15 @@ async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIter
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )
-    async with asyncio.TaskGroup() as group:
-        telling = group.create_task(feed.run(), name="feed")
-        async with api.serve(settings.http.host, settings.http.port):
-            _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+    async with api.serve(settings.http.host, settings.http.port):
+        _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+        # No group: what the block raises is to come out as it is.
+        telling = asyncio.create_task(feed.run(), name="feed")
+        try:
             yield
-        telling.cancel()
+        finally:
+            telling.cancel()
+            await asyncio.wait((telling,))
 
 
 def _feed(

@@ -119,6 +119,20 @@ async def test_a_second_consumer_stands_by_and_takes_over(
     assert "standing by: another consumer owns the ledger" in told
 
 
+async def test_a_second_consumer_with_the_same_settings_says_what_is_taken(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """It cannot even stand by, and tells so in one sentence."""
+    async with own_world(broker, docker_host, tmp_path) as world:
+        settings = settings_of(world.names, broker, docker_host, tmp_path)
+        settings["LANDLORD_HTTP__PORT"] = str(world.consumer.http_port)
+        told = await asyncio.to_thread(command, "run", folder=tmp_path, **settings)
+
+    assert told.returncode == 1
+    assert "cannot listen on http 127.0.0.1:" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 async def first_event(consumer: ConsumerProcess) -> str:
     """Return the first of the events that its page lives on."""
     url = f"http://127.0.0.1:{consumer.http_port}/events"
