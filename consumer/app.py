@@ -297,6 +297,7 @@ async def _build(
             engine=engine,
             ledger=ledger,
             wake=dispatcher.wake,
+            has_seen=reconciler.has_seen,
             metrics=metrics,
             now=utc_now,
             on_facts=admission.learn,

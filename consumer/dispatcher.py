@@ -3,13 +3,14 @@
 Holds names, never facts: waking a tenant twice is free, and a lost wake is cured by the next
 resync. A tenant woken during its pass gets one more afterwards, however often it was woken. A wake
 that overtakes cancels the running pass, so that a delete never waits behind a pull. Before it come
-intake and watcher with their wakes; it calls the reconcile it was given.
+intake and watcher with their wakes; it calls the reconcile it was given. A wake with a doubt
+(`unless`) is dropped where nothing is left to be seen: most engine events tell of what a pass did.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -34,6 +35,8 @@ class _Slot:
     has_begun: bool = False
     """Whether the pass has looked at anything; until then it will see all that is new."""
     is_woken: bool = False
+    doubts: list[Callable[[], bool]] = field(default_factory=list)
+    """Of the wakes during the pass that come to nothing if it has seen what they are about."""
     is_overtaken: bool = False
     failures: int = 0
 
@@ -67,14 +70,27 @@ class Dispatcher:
         later = sum(1 for slot in self._slots.values() if slot.timer is not None)
         return f"<Dispatcher due={len(self._queue)} running={self._running} later={later}>"
 
-    def wake(self, tenant_id: TenantId, *, overtake: bool = False) -> None:
-        """Give the tenant a pass soon. `overtake` cancels the one that is running."""
+    def wake(
+        self,
+        tenant_id: TenantId,
+        *,
+        overtake: bool = False,
+        unless: Callable[[], bool] | None = None,
+    ) -> None:
+        """Give the tenant a pass soon. `overtake` cancels the one that is running.
+
+        `unless` says whether the last pass has seen all there is to see; it is asked once no pass
+        is running.
+        """
         slot = self._slots.setdefault(tenant_id, _Slot())
-        self._cancel_timer(slot)
         if slot.task is not None:
             if slot.has_begun:
-                self._wake_again(slot, slot.task, overtake=overtake)
+                self._wake_again(slot, slot.task, overtake=overtake, unless=unless)
             return
+        if unless is not None and unless():
+            self._forget_if_idle(tenant_id, slot)
+            return
+        self._cancel_timer(slot)
         if not slot.is_queued:
             slot.is_queued = True
             self._queue.append(tenant_id)
@@ -82,7 +98,16 @@ class Dispatcher:
         self._fill()
 
     @staticmethod
-    def _wake_again(slot: _Slot, task: asyncio.Task[None], *, overtake: bool) -> None:
+    def _wake_again(
+        slot: _Slot,
+        task: asyncio.Task[None],
+        *,
+        overtake: bool,
+        unless: Callable[[], bool] | None,
+    ) -> None:
+        if unless is not None:
+            slot.doubts.append(unless)
+            return
         slot.is_woken = True
         if overtake and not slot.is_overtaken:
             slot.is_overtaken = True
@@ -148,16 +173,21 @@ class Dispatcher:
         slot.has_begun = False
         slot.is_overtaken = False
         self._running -= 1
-        if slot.is_woken:
+        doubts, slot.doubts = slot.doubts, []
+        if slot.is_woken or not all(unless() for unless in doubts):
             slot.is_woken = False
             self.wake(tenant_id)
         elif due_at is not None:
             self._come_back(tenant_id, slot, (due_at - self._now()).total_seconds())
-        elif slot.timer is None:
-            del self._slots[tenant_id]
+        else:
+            self._forget_if_idle(tenant_id, slot)
         self._fill()
         if not self._queue and self._running == 0:
             self._is_idle.set()
+
+    def _forget_if_idle(self, tenant_id: TenantId, slot: _Slot) -> None:
+        if slot.timer is None and not slot.is_queued:
+            del self._slots[tenant_id]
 
     def _come_back(self, tenant_id: TenantId, slot: _Slot, delay_seconds: float) -> None:
         loop = asyncio.get_running_loop()

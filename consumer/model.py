@@ -342,6 +342,7 @@ class EngineEvent:
     """Something happened to one of a tenant's containers: a reason to look, never a fact."""
 
     tenant_id: TenantId
+    container_id: ContainerId
     action: str
     at: datetime
 

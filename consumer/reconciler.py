@@ -8,7 +8,8 @@ outbox.
 """
 
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeGuard, assert_never
@@ -20,7 +21,10 @@ from consumer.finding import PAST_USE, Finding, Rules, assess, has_fallen_back, 
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
+    ContainerId,
+    ContainerStatus,
     Desired,
+    EngineEvent,
     Health,
     Reason,
     Role,
@@ -52,6 +56,7 @@ _log: Final = structlog.get_logger(__name__)
 
 _MOST_ACTIONS: Final = 16
 """Enough for the longest way (a replacement that is rolled back); more is left to the next pass."""
+_MOST_DELETED: Final = 1000
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -92,6 +97,31 @@ class Reconciler:
         self._rules = rules or Rules()
         self._backoff = backoff or Backoff()
         self._observed_at: dict[TenantId, datetime] = {}
+        self._seen: dict[TenantId, Mapping[ContainerId, ContainerStatus]] = {}
+        """What the last pass saw at its end; nothing of a tenant while one runs."""
+        self._deleted: deque[TenantId] = deque()
+        """Of whom is seen that there is nothing, oldest first."""
+
+    def has_seen(self, event: EngineEvent) -> bool:
+        """Return whether the tenant's last pass saw the container as the event leaves it.
+
+        What happens to a container after it was seen begins with an event that does not leave it
+        so: nothing is missed when those that do are passed over. Most engine events tell of what a
+        pass has just done.
+        """
+        seen = self._seen.get(event.tenant_id)
+        if seen is None:
+            return False
+        status = seen.get(event.container_id)
+        match event.action:
+            case "start" | "restart":
+                return status is ContainerStatus.RUNNING
+            case "die" | "stop":
+                return status in (None, ContainerStatus.EXITED, ContainerStatus.DEAD)
+            case "destroy":
+                return status is None
+            case _:
+                return False
 
     def observed_at(self, tenant_id: TenantId) -> datetime | None:
         """Return when a pass last saw the tenant's containers, None if not since the start."""
@@ -106,6 +136,7 @@ class Reconciler:
         tenant = await self._ledger.read(tenant_id)
         if tenant is None:
             return None
+        self._seen.pop(tenant_id, None)
         if not tenant.is_answered:
             self._time_phase("queue", (self._now() - tenant.received_at).total_seconds())
         one_pass = _Pass(tenant=tenant, committed=tenant)
@@ -118,6 +149,8 @@ class Reconciler:
         except EngineError as error:
             self._set_back(one_pass, error)
         await self._conclude(one_pass)
+        if one_pass.is_in_sight:
+            self._seen[tenant_id] = {it.container_id: it.status for it in one_pass.containers}
         return one_pass.due_at
 
     async def _observe(self, one_pass: "_Pass") -> None:
@@ -273,7 +306,14 @@ class Reconciler:
             one_pass.come_back(next_attempt_at)
         await self._commit(one_pass, finding)
         if finding.reason is Reason.DELETED:
-            self._observed_at.pop(one_pass.tenant.tenant_id, None)
+            self._forget(one_pass.tenant.tenant_id)
+
+    def _forget(self, tenant_id: TenantId) -> None:
+        """Forget a tenant that is gone; the last of its engine events may be still to come."""
+        self._observed_at.pop(tenant_id, None)
+        self._deleted.append(tenant_id)
+        if len(self._deleted) > _MOST_DELETED:
+            self._seen.pop(self._deleted.popleft(), None)
 
     async def _commit(self, one_pass: "_Pass", finding: Finding) -> None:
         """Commit the status that the finding calls for, and what the next pass has to know."""

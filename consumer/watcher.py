@@ -13,17 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, assert_never
+from functools import partial
+from typing import Final, Protocol, assert_never
 
 import structlog
 
 from consumer.errors import ConsumerError, EngineError
 from consumer.metrics import Metrics
-from consumer.model import EngineFacts, Sighting, TenantId
+from consumer.model import EngineEvent, EngineFacts, Sighting, TenantId
 from consumer.plan import deserves_look
 from consumer.ports import Engine, Ledger
 
 _log: Final = structlog.get_logger(__name__)
+
+
+class Wake(Protocol):
+    """Gives a tenant a pass soon, unless the last one has seen what this is about."""
+
+    def __call__(
+        self, tenant_id: TenantId, *, unless: Callable[[], bool] | None = None
+    ) -> None: ...
 
 
 class OrphanRule(StrEnum):
@@ -52,7 +61,8 @@ class Watcher:
         *,
         engine: Engine,
         ledger: Ledger,
-        wake: Callable[[TenantId], None],
+        wake: Wake,
+        has_seen: Callable[[EngineEvent], bool],
         metrics: Metrics,
         now: Callable[[], datetime],
         on_facts: Callable[[EngineFacts], None],
@@ -62,6 +72,7 @@ class Watcher:
         self._engine = engine
         self._ledger = ledger
         self._wake = wake
+        self._has_seen = has_seen
         self._metrics = metrics
         self._now = now
         self._on_facts = on_facts
@@ -98,7 +109,7 @@ class Watcher:
                     has_watched = True
                     async for event in events:
                         self._metrics.last_engine_event_timestamp_seconds.set(event.at.timestamp())
-                        self._wake(event.tenant_id)
+                        self._wake(event.tenant_id, unless=partial(self._has_seen, event))
                 _log.debug("engine events ended")
             except ConsumerError as error:
                 self._note_trouble(str(error))

@@ -53,6 +53,7 @@ from consumer.adapters.start_limit import StartGate
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,
+    ContainerId,
     ContainerStatus,
     EngineEvent,
     EngineFacts,
@@ -689,6 +690,7 @@ class DockerEngine:
             action = str(document.get("Action") or document.get("status") or "")
             attributes = document["Actor"]["Attributes"]
             tenant_id = as_tenant_id(str(attributes[self._naming.label("tenant_id")]))
+            container_id = ContainerId(str(document["Actor"]["ID"]))
             nanoseconds = int(document["timeNano"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -696,7 +698,7 @@ class DockerEngine:
         if action not in _WAKING and not action.startswith("health_status"):
             return None
         at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-        return EngineEvent(tenant_id, action, at)
+        return EngineEvent(tenant_id, container_id, action, at)
 
 
 def _vanished(container: Container) -> EngineError:

@@ -134,6 +134,7 @@ class World:
             engine=engine,
             ledger=ledger,
             wake=dispatcher.wake,
+            has_seen=reconciler.has_seen,
             metrics=metrics,
             now=loop_now,
             on_facts=lambda _: None,

@@ -1,5 +1,6 @@
 """What Prometheus scrapes is well formed, and holds what really happened."""
 
+import asyncio
 import subprocess
 
 import pytest
@@ -68,3 +69,21 @@ async def test_failures_are_counted_by_reason(world: World) -> None:
 
     assert await world.consumer.metric(name, reason="start_failed") >= before + 1
     assert await world.consumer.metric(name, reason="image_not_found") == other
+
+
+async def test_what_a_pass_does_makes_no_more_passes(world: World) -> None:
+    """The engine's events of our own deeds are no reason to look again."""
+
+    async def looks() -> float:
+        lists = await world.consumer.metric(
+            "landlord_engine_request_seconds_count", operation="list", outcome="ok"
+        )
+        return lists - await world.consumer.metric("landlord_resync_seconds_count")
+
+    before = await looks()
+
+    await world.run_tenant("seen")
+    await world.delete_tenant("seen")
+    await asyncio.sleep(1)  # the last of the events come after the answer
+
+    assert await looks() == before + 2

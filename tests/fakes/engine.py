@@ -197,7 +197,7 @@ class FakeEngine:
     def remove_by_hand(self, container: Container) -> None:
         """Do what `docker rm -f` does."""
         del self._containers[container.container_id]
-        self._emit(container.tenant_id, "destroy")
+        self._emit(container, "destroy")
 
     def change(self, container: Container, **changes: object) -> Container:
         """Have the container look otherwise (health, status, limits)."""
@@ -297,7 +297,7 @@ class FakeEngine:
                 message = "failed to remove container: device or resource busy"
                 raise EngineError(Reason.STOP_FAILED, message, is_transient=True)
             if self._containers.pop(container.container_id, None) is not None:
-                self._emit(container.tenant_id, "destroy")
+                self._emit(container, "destroy")
 
         await self._answer(_about("remove", container), remove)
 
@@ -470,12 +470,14 @@ class FakeEngine:
             if seen.tenant_id == container.tenant_id and seen.status in ALIVE
         ]
         self.most_alive = max(self.most_alive, len(alive))
-        self._emit(container.tenant_id, action)
+        self._emit(container, action)
         return container
 
-    def _emit(self, tenant_id: TenantId, action: str) -> None:
+    def _emit(self, container: Container, action: str) -> None:
         for subscriber in self._subscribers:
-            subscriber.put_nowait(EngineEvent(tenant_id, action, self._now()))
+            subscriber.put_nowait(
+                EngineEvent(container.tenant_id, container.container_id, action, self._now())
+            )
 
 
 async def _cut_short(interruption: Interruption) -> T:

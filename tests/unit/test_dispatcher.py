@@ -77,6 +77,54 @@ async def test_wakes_during_a_pass_make_one_more() -> None:
     assert passes.ended == [ACME, ACME]
 
 
+async def test_a_wake_for_what_the_pass_has_seen_makes_none_more() -> None:
+    """Asked once the pass is over: what it sees last is not known before."""
+    passes = Passes()
+    seen: list[str] = []
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(0.5)
+        dispatcher.wake(ACME, unless=lambda: "start" in seen)
+        seen.append("start")
+        await dispatcher.drain()
+        dispatcher.wake(ACME, unless=lambda: "start" in seen)
+        await dispatcher.drain()
+
+    assert passes.ended == [ACME]
+    assert not dispatcher._slots
+
+
+async def test_a_wake_for_what_the_pass_has_not_seen_makes_one_more() -> None:
+    """One of them is enough, whatever the others say."""
+    passes = Passes()
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(0.5)
+        dispatcher.wake(ACME, unless=lambda: True)
+        dispatcher.wake(ACME, unless=lambda: False)
+        dispatcher.wake(ACME, unless=lambda: True)
+        await dispatcher.drain()
+        dispatcher.wake(ACME, unless=lambda: False)
+        await dispatcher.drain()
+
+    assert passes.ended == [ACME, ACME, ACME]
+
+
+async def test_a_wake_for_what_was_seen_leaves_a_later_turn_where_it_is() -> None:
+    passes = Passes(seconds=0)
+    passes.due_after[ACME] = 10
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(5)
+        dispatcher.wake(ACME, unless=lambda: True)
+        await asyncio.sleep(1)
+        early = list(passes.ended)
+        await asyncio.sleep(5)
+
+    assert early == [ACME]
+    assert passes.ended == [ACME, ACME]
+
+
 async def test_tenants_go_side_by_side_up_to_the_limit() -> None:
     """Tenants are reconciled in parallel, never more than the limit, all in the end."""
     passes = Passes()

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from inspect import isawaitable
 from pathlib import Path
 
 import pytest
@@ -703,3 +704,63 @@ def test_backoff_doubles_to_its_limit_and_never_undercuts_its_least() -> None:
 
     assert [full.seconds(attempt) for attempt in (1, 2, 3, 4, 5, 10_000)] == [1, 2, 4, 8, 10, 10]
     assert [short.seconds(attempt) for attempt in (1, 2, 3)] == [1, 1, 2]
+
+
+# --- engine events ------------------------------------------------------------------------------
+
+
+async def unseen(bench: Bench, deed: Callable[[], object]) -> list[str]:
+    """Do it; return the actions of the engine events of it that no pass has seen."""
+    async with bench.engine.events() as events:
+        result = deed()
+        if isawaitable(result):
+            await result
+        bench.engine.lose_events()
+        return [event.action async for event in events if not bench.reconciler.has_seen(event)]
+
+
+async def test_events_of_what_a_pass_did_are_seen(bench: Bench) -> None:
+    """From the first start to the last trace, a tenant's passes wake nobody."""
+    await bench.want(EventKind.CREATED, OLD)
+    assert await unseen(bench, bench.settle) == ["create"]
+    await bench.want(EventKind.UPDATED, NEW)
+    assert set(await unseen(bench, bench.settle)) <= {"create", "rename"}
+    await bench.want(EventKind.SUSPENDED)
+    assert await unseen(bench, bench.settle) == []
+    await bench.want(EventKind.RESUMED)
+    assert await unseen(bench, bench.settle) == []
+    await bench.want(EventKind.DELETED)
+    assert await unseen(bench, bench.settle) == []
+
+
+async def test_events_of_what_others_do_are_not_seen(bench: Bench) -> None:
+    """Each begins with one that leaves the container otherwise than it was seen."""
+    running = await bench.running(replace(OLD, restart_policy=NO_RESTART))
+    engine = bench.engine
+
+    assert await unseen(bench, lambda: engine.exit(running, 1)) == ["die"]
+    await bench.settle()
+    exited = engine.only
+    assert await unseen(bench, lambda: engine.start_by_hand(exited)) == ["start"]
+    await bench.settle()
+    assert await unseen(bench, lambda: engine.pause_by_hand(engine.only)) == ["pause"]
+    await bench.settle()
+    assert await unseen(bench, lambda: engine.remove_by_hand(engine.only)) == ["destroy"]
+
+
+async def test_an_exit_and_a_start_between_two_looks_are_not_seen(bench: Bench) -> None:
+    """The start leaves the container as it was seen; the exit before it does not."""
+    running = await bench.running(replace(OLD, restart_policy=NO_RESTART))
+
+    def exit_and_start() -> None:
+        bench.engine.start_by_hand(bench.engine.exit(running, 1))
+
+    assert await unseen(bench, exit_and_start) == ["die"]
+
+
+async def test_nothing_is_seen_while_the_engine_is_away(bench: Bench) -> None:
+    running = await bench.running(replace(OLD, restart_policy=NO_RESTART))
+    bench.engine.fail("observe", EngineUnavailable("failed to connect to docker daemon"))
+    await bench.one_pass()
+
+    assert await unseen(bench, lambda: bench.engine.start_by_hand(running)) == ["start"]

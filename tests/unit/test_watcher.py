@@ -1,7 +1,7 @@
 """The watcher: what wakes tenants besides tenant events, and what becomes of orphans."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from consumer.metrics import Metrics
 from consumer.model import (
     Container,
     ContainerId,
+    EngineEvent,
     EngineFacts,
     EventKind,
     Reason,
@@ -41,6 +42,7 @@ class Bench:
         self.engine = FakeEngine(now=loop_now)
         self.metrics = Metrics(version="test")
         self.woken: list[TenantId] = []
+        self.seen: list[EngineEvent] = []
         self.facts: list[EngineFacts] = []
         self.watcher = self.made_anew(OrphanRule.ADOPT)
 
@@ -48,12 +50,17 @@ class Bench:
         return Watcher(
             engine=self.engine,
             ledger=self.ledger,
-            wake=self.woken.append,
+            wake=self._wake,
+            has_seen=lambda event: event in self.seen,
             metrics=self.metrics,
             now=loop_now,
             on_facts=self.facts.append,
             orphans=orphans,
         )
+
+    def _wake(self, tenant_id: TenantId, *, unless: Callable[[], bool] | None = None) -> None:
+        if unless is None or not unless():
+            self.woken.append(tenant_id)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -158,6 +165,17 @@ async def test_after_a_lost_stream_everything_is_listed_anew(
 
     assert bench.woken == [TENANT_ID]
     assert bench.watcher.trouble is None
+
+
+async def test_what_a_pass_has_seen_wakes_nobody(bench: Bench) -> None:
+    container = await bench.at_rest()
+
+    async with bench.watching(), bench.engine.events() as events:
+        bench.engine.exit(container, 1)
+        bench.seen.append(await anext(events))
+        await asyncio.sleep(0)
+
+    assert bench.woken == []
 
 
 async def test_a_lost_engine_wakes_nobody(bench: Bench) -> None:
