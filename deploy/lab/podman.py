@@ -56,6 +56,7 @@ def podman(host: DockerHost) -> Iterator[Podman]:
             "HOME": name,
             "CONTAINERS_CONF": str(settings),
         }
+        _let_in(host)
         place = folder / "podman.sock"
         service = Daemon(
             "podman",
@@ -78,3 +79,17 @@ def podman(host: DockerHost) -> Iterator[Podman]:
                 timeout=_COMMAND_SECONDS,
             )
             unmount_below(folder)
+
+
+def _let_in(host: DockerHost) -> None:
+    """Have the host forward what comes for Podman's containers.
+
+    Docker, which was there first, drops all that it does not know if it had to switch forwarding on
+    itself; Podman has rules for answers alone, and leaves the rest to the host.
+    """
+    subprocess.run(
+        host.inside(find("iptables"), "-P", "FORWARD", "ACCEPT"),
+        capture_output=True,
+        check=True,
+        timeout=_COMMAND_SECONDS,
+    )
