@@ -37,9 +37,10 @@ class Poller:
         return max(self._gap_seconds, time.monotonic() - self._last_answer_at)
 
     def forget(self) -> None:
-        """Begin anew to measure."""
+        """Begin anew to measure, and to be answered."""
         self._last_answer_at, self._gap_seconds = time.monotonic(), 0.0
         self.failures = self.refused = 0
+        self.last_answer, self.is_answered = "", False
 
     async def run(self) -> None:
         """Ask, until cancelled."""
