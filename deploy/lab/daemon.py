@@ -3,6 +3,7 @@
 It dies with whoever started it, also when that one is killed.
 """
 
+import os
 import signal
 import subprocess
 import time
@@ -61,6 +62,14 @@ class Daemon:
     def is_running(self) -> bool:
         """Whether the process is there; says nothing of its readiness."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """How much time of a core it has used so far."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        # After the name, which may hold anything: utime and stime are the 14th and 15th field.
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def start(self, *, seconds: float = 60.0) -> None:
         """Start it and wait until it is ready. Raises LabError with its last words."""

@@ -13,15 +13,14 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
-from tests.bench import burst, replacement, scale, startup, truth
-from tests.bench.report import Figure, Measured, machine, table, write
+from tests.bench import burst, flood, replacement, scale, startup, truth
+from tests.bench.report import Line, Outcome, Peer, machine, peers_table, table, write
 from tests.bench.stand import Stand, stand
 
 
@@ -34,7 +33,7 @@ class Measurable(Protocol):
     @property
     def title(self) -> str: ...
 
-    async def measure(self, place: Stand, *, is_quick: bool) -> Sequence[Measured | Figure]:
+    async def measure(self, place: Stand, *, is_quick: bool) -> Outcome:
         """Return the lines, with all their samples."""
         ...
 
@@ -45,6 +44,7 @@ ROWS: Final[tuple[Measurable, ...]] = (
     truth.ROW,
     burst.Burst(),
     burst.Peers(),
+    flood.Flood(),
     scale.Scale(),
 )
 
@@ -84,15 +84,21 @@ def _arguments() -> argparse.Namespace:
 async def _measure(
     around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool, out: Path
 ) -> None:
-    measured: list[Measured | Figure] = []
+    lines: list[Line] = []
+    peers: list[Peer] = []
     async with stand(around, folder) as place:
         for row in rows:
             _say(f"==> {row.name}: {row.title}")
-            measured += await row.measure(place, is_quick=is_quick)
+            outcome = await row.measure(place, is_quick=is_quick)
+            lines += outcome.lines
+            peers += outcome.peers
         about = await machine(place.docker)
-    print(f"\n{table(measured)}\n\n{about}")
+    print(f"\n{table(lines)}\n")
+    if peers:
+        print(f"{peers_table(peers)}\n")
+    print(about)
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    print(f"samples: {write(out / f'{when}.json', about, measured)}")
+    print(f"samples: {write(out / f'{when}.json', about, Outcome(lines, peers))}")
 
 
 def _leave_environment() -> None:

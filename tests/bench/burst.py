@@ -19,7 +19,7 @@ from tests.bench.contenders import (
     Ours,
     single_latencies,
 )
-from tests.bench.report import Measured, Target
+from tests.bench.report import Line, Outcome, Target
 from tests.bench.stand import IMAGE, Stand
 
 _WIDTHS: Final = (1, 2, 4, 8, 16, 32)
@@ -58,7 +58,7 @@ class Burst:
     rounds: int = 3
     quick_rounds: int = 2
 
-    async def measure(self, place: Stand, *, is_quick: bool) -> list[Measured]:
+    async def measure(self, place: Stand, *, is_quick: bool) -> Outcome:
         """Return a line for creations, one for single starts, one for deletions."""
         count = self.quick_tenants if is_quick else self.tenants
         rounds = self.quick_rounds if is_quick else self.rounds
@@ -73,11 +73,12 @@ class Burst:
                 await result.run(place, count)
         await place.delete_tenant(_MODEL)
         maker, remover = _best(loops, _created)[0], _best(loops, _deleted)[0]
-        return [
+        lines = [
             _line(f"{count} starts at once", maker, maker.created, ours.created, _NEARLY),
             _line("a single start among them, p95", maker, maker.single, ours.single, _NO_WORSE),
             _line(f"{count} deletions at once", remover, remover.deleted, ours.deleted, _NEARLY),
         ]
+        return Outcome(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Peers:
     tenants: int = 64
     quick_tenants: int = 12
 
-    async def measure(self, place: Stand, *, is_quick: bool) -> list[Measured]:
+    async def measure(self, place: Stand, *, is_quick: bool) -> Outcome:
         """Return a line for each peer."""
         count = self.quick_tenants if is_quick else self.tenants
         model = await place.run_tenant(_MODEL)
@@ -103,10 +104,11 @@ class Peers:
         for result in (ours, *peers, ours):
             await result.run(place, count)
         await place.delete_tenant(_MODEL)
-        return [
+        lines = [
             _line(f"{count} starts at once", peer, peer.created, ours.created, Target())
             for peer in peers
         ]
+        return Outcome(lines)
 
 
 def _created(result: Result) -> float:
@@ -121,8 +123,6 @@ def _best(loops: Sequence[Result], seconds: Callable[[Result], float]) -> list[R
     return sorted(loops, key=seconds)[:_FINALISTS]
 
 
-def _line(
-    title: str, other: Result, floor: list[float], ours: list[float], target: Target
-) -> Measured:
+def _line(title: str, other: Result, floor: list[float], ours: list[float], target: Target) -> Line:
     name = f"{title}, against {other.contender.name}"
-    return Measured(name, name, target, floor, ours)
+    return Line(name=name, title=name, target=target, floor=floor, ours=ours)

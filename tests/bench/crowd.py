@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,7 +68,9 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(broker_url: str, folder: Path, name: str, size: int) -> AsyncIterator[Crowd]:
+async def crowd(
+    broker_url: str, folder: Path, name: str, size: int, settings: Mapping[str, str]
+) -> AsyncIterator[Crowd]:
     """Give a consumer with so many tenants; nothing of it is left after the block."""
     names = Names(f"ll-{name}-{os.getpid()}")
     place = folder / name
@@ -76,7 +78,9 @@ async def crowd(broker_url: str, folder: Path, name: str, size: int) -> AsyncIte
     socket = place / "e.sock"
     engine = _engine(names, place, socket, size)
     url = f"unix://{socket}"
-    process = ConsumerProcess(names=names, broker_url=broker_url, docker_host=url, folder=place)
+    process = ConsumerProcess(
+        names=names, broker_url=broker_url, docker_host=url, folder=place, settings=settings
+    )
     async with AsyncExitStack() as stack:
         stack.callback(engine.kill)
         await asyncio.to_thread(engine.start, seconds=_START_SECONDS)

@@ -66,7 +66,7 @@ async def _gap(client: Poller) -> float:
 ROW = Row(
     name="replacement",
     title="downtime of a replacement",
-    target=Target(most_ratio=1.05, most_more_seconds=0.015),
+    target=Target(most_ratio=1.05, most_more=0.015),
     rounds=20,
     quick_rounds=6,
     floor=_floor,

@@ -1,4 +1,4 @@
-"""Samples become medians with their spread, a table, and a JSON file; knows no server."""
+"""Samples become medians with their spread, tables, and a JSON file; knows no server."""
 
 import json
 import os
@@ -10,88 +10,137 @@ from statistics import median, quantiles
 from typing import Final, Generic, TypeVar
 
 from aiodocker import Docker
-from typing_extensions import override
 
+SECONDS: Final = "s"
+"""The unit of every time; all other units are written as they are."""
 _HEAD: Final = ("what", "floor", "ours", "ratio", "more", "target", "met")
+_PEERS_HEAD: Final = ("who", "starts", "ratio to ours")
 _GIB: Final = 2**30
 _FEW: Final = 4
+_LONG_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a row is to reach at the median, in seconds and as a ratio; both have to hold."""
+    """What a line is to keep at the median, in the line's unit or as a ratio; all have to hold."""
 
     most_ratio: float | None = None
-    most_more_seconds: float | None = None
+    least_ratio: float | None = None
+    most_more: float | None = None
+    most: float | None = None
+    least: float | None = None
 
-    def is_met(self, floor: float, ours: float) -> bool:
-        """Whether ours is good enough for this floor."""
-        is_near = self.most_ratio is None or ours <= self.most_ratio * floor
-        is_short = self.most_more_seconds is None or ours - floor <= self.most_more_seconds
-        return is_near and is_short
-
-    @override
-    def __str__(self) -> str:
-        parts = []
+    def shares(self, floor: float | None, ours: float) -> list[float]:
+        """Return how much of each bound is used up: 1 is just enough, more is a miss."""
+        shares = []
+        if self.most is not None:
+            shares.append(_share(ours, self.most))
+        if self.least is not None:
+            shares.append(_share(self.least, ours))
+        if floor is None:
+            return shares
         if self.most_ratio is not None:
-            parts.append(f"≤ {self.most_ratio:.2f}")
-        if self.most_more_seconds is not None:
-            parts.append(f"≤ {_milliseconds(self.most_more_seconds)} more")
-        return ", ".join(parts) or "none"
+            shares.append(_share(ours / floor, self.most_ratio))
+        if self.least_ratio is not None:
+            shares.append(_share(self.least_ratio, ours / floor))
+        if self.most_more is not None:
+            shares.append(_share(ours - floor, self.most_more))
+        return shares
+
+    def words(self, unit: str) -> str:
+        """Return it as the table shows it, `-` when there is none."""
+        parts = {
+            "≤ {}": _ratio(self.most_ratio),
+            "≥ {}": _ratio(self.least_ratio),
+            "≤ {} more": _amount(self.most_more, unit),
+            "≤ {} ": _amount(self.most, unit),
+            "≥ {} ": _amount(self.least, unit),
+        }
+        told = [form.format(value).strip() for form, value in parts.items() if value is not None]
+        return ", ".join(told) or "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The samples of one row, in seconds, in the order in which they were taken."""
+def _share(value: float, bound: float) -> float:
+    """Return the used part of the bound; of nothing, nothing is all there is to use."""
+    return 1 + value if bound == 0 else max(0.0, value / bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The samples of one line of the table, in the order in which they were taken.
+
+    Without a floor there is only a bound; without a target it is told and not judged.
+    """
 
     name: str
     title: str
-    target: Target
+    unit: str = SECONDS
+    target: Target = Target()
     floor: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
 
     @property
-    def ratio(self) -> float:
-        return median(self.ours) / median(self.floor)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """The samples of something that has no floor, only a bound on one side."""
-
-    name: str
-    title: str
-    unit: str
-    most: float | None = None
-    least: float | None = None
-    samples: list[float] = field(default_factory=list)
+    def ratio(self) -> float | None:
+        """Ours to the floor, at the median; None without a floor."""
+        return median(self.ours) / median(self.floor) if self.floor else None
 
     @property
-    def is_met(self) -> bool:
-        """Whether the median keeps within the bounds."""
-        middle = median(self.samples)
-        is_enough = self.least is None or middle >= self.least
-        return is_enough and (self.most is None or middle <= self.most)
+    def share(self) -> float | None:
+        """How much of the tightest bound is used up; None without a target."""
+        floor = median(self.floor) if self.floor else None
+        return max(self.target.shares(floor, median(self.ours)), default=None)
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the median keeps to the target; None without one."""
+        return None if self.share is None else self.share <= 1
 
     def cells(self) -> tuple[str, ...]:
         """Return its line of the table."""
-        low, middle, high = _spread_of(self.samples)
-        unit = f" {self.unit}" if self.unit else ""
-        ours = f"{_plain(middle)}{unit} ({_plain(low)} to {_plain(high)})"
-        bound = f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
-        target = f"{bound}{unit}"
-        return (self.title, "-", ours, "-", "-", target, "yes" if self.is_met else "no")
+        more = median(self.ours) - median(self.floor) if self.floor else None
+        is_time = self.unit == SECONDS
+        return (
+            self.title,
+            _spread(self.floor, self.unit) if self.floor else "-",
+            _spread(self.ours, self.unit),
+            _ratio(self.ratio) or "-",
+            (_amount(more, self.unit) if is_time else None) or "-",
+            self.target.words(self.unit),
+            {True: "yes", False: "no", None: "-"}[self.is_met],
+        )
 
 
-def _plain(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """What people use instead of us on the same burst: tenants started in a second, of both."""
+
+    name: str
+    theirs: list[float]
+    ours: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Theirs to ours: below 1 is slower than we are."""
+        return median(self.theirs) / median(self.ours)
+
+    def cells(self) -> tuple[str, ...]:
+        """Return its line of the table."""
+        return (self.name, _spread(self.theirs, "tenants/s"), f"{self.ratio:.2f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that a row has measured."""
+
+    lines: Sequence[Line]
+    peers: Sequence[Peer] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Row(Generic[T]):
-    """One line of the table: what it measures on a place, and how often."""
+    """One line of the table: what it measures on a place, in seconds, and how often."""
 
     name: str
     title: str
@@ -102,59 +151,69 @@ class Row(Generic[T]):
     """Makes the n-th round of the floor; returns its seconds."""
     ours: Callable[[T, int], Awaitable[float]]
 
-    async def measure(self, place: T, *, is_quick: bool) -> list[Measured]:
+    async def measure(self, place: T, *, is_quick: bool) -> Outcome:
         """Run floor and ours by turns, each first in every second round; one round warms up."""
-        measured = Measured(self.name, self.title, self.target)
+        line = Line(name=self.name, title=self.title, target=self.target)
         await self.floor(place, 0)
         await self.ours(place, 0)
         for number in range(1, 1 + (self.quick_rounds if is_quick else self.rounds)):
-            turns = [(self.floor, measured.floor), (self.ours, measured.ours)]
+            turns = [(self.floor, line.floor), (self.ours, line.ours)]
             for run, samples in turns if number % 2 else reversed(turns):
                 samples.append(await run(place, number))
-        return [measured]
+        return Outcome([line])
 
 
-def table(measured: Sequence[Measured | Figure]) -> str:
-    """Return the table, as Markdown."""
-    cells = (row.cells() if isinstance(row, Figure) else _cells(row) for row in measured)
-    lines = [_HEAD, tuple("---" for _ in _HEAD), *cells]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(_HEAD))]
+def table(lines: Sequence[Line]) -> str:
+    """Return the table of targets, as Markdown."""
+    return _markdown([_HEAD, *(line.cells() for line in lines)])
+
+
+def peers_table(peers: Sequence[Peer]) -> str:
+    """Return the table of peers, as Markdown, ours first."""
+    ours = ("landlord-consumer", _spread(peers[0].ours, "tenants/s"), "1.00")
+    return _markdown([_PEERS_HEAD, ours, *(peer.cells() for peer in peers)])
+
+
+def _markdown(lines: Sequence[tuple[str, ...]]) -> str:
+    head, *rest = lines
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     return "\n".join(
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         + " |"
-        for line in lines
+        for line in (head, tuple("---" for _ in head), *rest)
     )
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
-    floor, ours = median(row.floor), median(row.ours)
-    return (
-        row.title,
-        _spread(row.floor),
-        _spread(row.ours),
-        f"{row.ratio:.2f}",
-        _milliseconds(ours - floor),
-        str(row.target),
-        "yes" if row.target.is_met(floor, ours) else "no",
-    )
-
-
-def _spread(samples: Sequence[float]) -> str:
+def _spread(samples: Sequence[float], unit: str) -> str:
     """Return the median, and between which values half of the samples lie; few are all shown."""
-    low, middle, high = _spread_of(samples)
-    return f"{_milliseconds(middle)} ({low * 1000:.0f} to {high * 1000:.0f})"
+    low, middle, high = spread_of(samples)
+    scale = 1000 if unit == SECONDS and middle < _LONG_SECONDS else 1
+    return f"{_amount(middle, unit)} ({_plain(low * scale)} to {_plain(high * scale)})"
 
 
-def _spread_of(samples: Sequence[float]) -> tuple[float, float, float]:
+def spread_of(samples: Sequence[float]) -> tuple[float, float, float]:
+    """Return the quartiles; of few samples the lowest, the median and the highest."""
     if len(samples) <= _FEW:
         return min(samples), median(samples), max(samples)
     low, middle, high = quantiles(samples, n=4)
     return low, middle, high
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
+def _amount(value: float | None, unit: str) -> str | None:
+    if value is None:
+        return None
+    if unit == SECONDS and abs(value) < _LONG_SECONDS:
+        return f"{value * 1000:,.0f} ms"
+    return f"{_plain(value)} {unit}".strip()
+
+
+def _ratio(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 async def machine(docker: Docker) -> str:
@@ -173,12 +232,15 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
-def write(place: Path, about: str, measured: Sequence[Measured | Figure]) -> Path:
+def write(place: Path, about: str, outcome: Outcome) -> Path:
     """Keep every sample; return where."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        asdict(row) | ({"ratio": row.ratio} if isinstance(row, Measured) else {})
-        for row in measured
-    ]
-    place.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    document = {
+        "machine": about,
+        "lines": [
+            asdict(line) | {"ratio": line.ratio, "met": line.is_met} for line in outcome.lines
+        ],
+        "peers": [asdict(peer) | {"ratio": peer.ratio} for peer in outcome.peers],
+    }
+    place.write_text(json.dumps(document, indent=1) + "\n")
     return place

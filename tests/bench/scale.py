@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.bench.crowd import Crowd, crowd
-from tests.bench.report import Figure, Measured, Target
+from tests.bench.report import SECONDS, Line, Outcome, Target
 from tests.bench.stand import Stand
 from tests.simulated import population
 
@@ -31,27 +31,28 @@ _RESYNCS = "landlord_resync_seconds"
 class _Figures:
     """All that is measured of the many."""
 
-    ready: Figure = field(
-        default_factory=lambda: _figure("ready", "restart until ready", "s", most=5.0)
+    ready: Line = field(
+        default_factory=lambda: _line("ready", "restart until ready", SECONDS, most=5.0)
     )
-    resync: Figure = field(default_factory=lambda: _figure("resync", "one resync", "s", most=1.0))
-    lists: Figure = field(
-        default_factory=lambda: _figure("lists", "lists asked for by a resync", "", most=1.0)
+    resync: Line = field(default_factory=lambda: _line("resync", "one resync", SECONDS, most=1.0))
+    lists: Line = field(
+        default_factory=lambda: _line("lists", "lists asked for by a resync", "", most=1.0)
     )
-    looks: Figure = field(
-        default_factory=lambda: _figure("looks", "inspections by a restart", "", most=0.0)
+    looks: Line = field(
+        default_factory=lambda: _line("looks", "inspections by a restart", "", most=0.0)
     )
-    memory: Figure = field(default_factory=lambda: _figure("memory", "memory", "MiB", most=200.0))
-    idle: Figure = field(
-        default_factory=lambda: _figure("idle", "CPU at rest, resyncs included", "%", most=2.0)
+    memory: Line = field(default_factory=lambda: _line("memory", "memory", "MiB", most=200.0))
+    idle: Line = field(
+        default_factory=lambda: _line("idle", "CPU at rest, resyncs included", "%", most=2.0)
     )
 
-    def all(self) -> list[Figure]:
+    def all(self) -> list[Line]:
         return [self.ready, self.resync, self.lists, self.looks, self.memory, self.idle]
 
 
-def _figure(name: str, title: str, unit: str, *, most: float) -> Figure:
-    return Figure(name=f"scale-{name}", title=f"{_MANY:,} tenants: {title}", unit=unit, most=most)
+def _line(name: str, title: str, unit: str, *, most: float) -> Line:
+    title = f"{_MANY:,} tenants: {title}"
+    return Line(name=f"scale-{name}", title=title, unit=unit, target=Target(most=most))
 
 
 class Scale:
@@ -60,29 +61,34 @@ class Scale:
     name = "scale"
     title = f"{_MANY:,} tenants on a simulated engine"
 
-    async def measure(self, place: Stand, *, is_quick: bool) -> list[Measured | Figure]:
+    async def measure(self, place: Stand, *, is_quick: bool) -> Outcome:
         """Start it again and again, let it rest, have events come in, create tenants."""
         figures = _Figures()
-        events = Measured("scale-event", "CPU of 100 events, 100 to 10,000 tenants", _FLAT)
-        creations = Figure(
-            name="scale-creations", title="creations, no delays", unit="tenants/s", least=1000.0
+        events = Line(
+            name="scale-event", title="CPU of 100 events, 100 to 10,000 tenants", target=_FLAT
+        )
+        creations = Line(
+            name="scale-creations",
+            title="creations, no delays",
+            unit="tenants/s",
+            target=Target(least=1000.0),
         )
         broker_url = place.around.broker_url
         # The path of a socket is short.
         with TemporaryDirectory(prefix="ll-") as folder:
             async with (
-                crowd(broker_url, Path(folder), "few", _FEW) as few,
-                crowd(broker_url, Path(folder), "many", _MANY) as many,
+                crowd(broker_url, Path(folder), "few", _FEW, {}) as few,
+                crowd(broker_url, Path(folder), "many", _MANY, {}) as many,
             ):
                 await few.start()
                 for _ in range(1 if is_quick else 3):
                     await _restart(many, figures)
                 await _rest(many, figures)
                 await _events(few, many, events, rounds=2 if is_quick else 5)
-                figures.memory.samples.append(many.process.memory_kilobytes / _MIB)
+                figures.memory.ours.append(many.process.memory_kilobytes / _MIB)
                 for number in range(1 if is_quick else 3):
-                    creations.samples.append(await _create(few, f"new-{number}", 500))
-        return [*figures.all(), events, creations]
+                    creations.ours.append(await _create(few, f"new-{number}", 500))
+        return Outcome([*figures.all(), events, creations])
 
 
 _FLAT: Final = Target(most_ratio=1.1)
@@ -93,10 +99,10 @@ async def _restart(crowd: Crowd, figures: _Figures) -> None:
     before = await crowd.requests()
     began = time.monotonic()
     await crowd.start()
-    figures.ready.samples.append(time.monotonic() - began)
-    figures.resync.samples.append(await crowd.process.metric(f"{_RESYNCS}_sum"))
+    figures.ready.ours.append(time.monotonic() - began)
+    figures.resync.ours.append(await crowd.process.metric(f"{_RESYNCS}_sum"))
     await asyncio.sleep(_SETTLE_SECONDS)
-    figures.looks.samples.append(float((await crowd.requests() - before)["inspect"]))
+    figures.looks.ours.append(float((await crowd.requests() - before)["inspect"]))
 
 
 async def _rest(crowd: Crowd, figures: _Figures) -> None:
@@ -104,12 +110,12 @@ async def _rest(crowd: Crowd, figures: _Figures) -> None:
     sums = await crowd.process.metric(f"{_RESYNCS}_sum")
     await asyncio.sleep(_REST_SECONDS)
     share = (crowd.process.cpu_seconds - cpu) / _REST_SECONDS
-    figures.idle.samples.append(share * 100)
-    figures.lists.samples.append(float((await crowd.requests() - requests)["list"]))
-    figures.resync.samples.append(await crowd.process.metric(f"{_RESYNCS}_sum") - sums)
+    figures.idle.ours.append(share * 100)
+    figures.lists.ours.append(float((await crowd.requests() - requests)["list"]))
+    figures.resync.ours.append(await crowd.process.metric(f"{_RESYNCS}_sum") - sums)
 
 
-async def _events(few: Crowd, many: Crowd, measured: Measured, *, rounds: int) -> None:
+async def _events(few: Crowd, many: Crowd, measured: Line, *, rounds: int) -> None:
     """Have events that change nothing answered, by turns.
 
     The first of each warms up, and has the consumer see the tenants' containers for itself.

@@ -37,7 +37,7 @@ async def _ours(stand: Stand, number: int) -> float:
 ROW = Row(
     name="startup",
     title="start of a tenant",
-    target=Target(most_ratio=1.05, most_more_seconds=0.015),
+    target=Target(most_ratio=1.05, most_more=0.015),
     rounds=40,
     quick_rounds=10,
     floor=_floor,

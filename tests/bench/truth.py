@@ -62,7 +62,7 @@ async def _run(stand: Stand, tenant_id: str) -> dict[str, object]:
 ROW = Row(
     name="truth",
     title="death of a container until it is told",
-    target=Target(most_more_seconds=0.05),
+    target=Target(most_more=0.05),
     rounds=20,
     quick_rounds=5,
     floor=_floor,

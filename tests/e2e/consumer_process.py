@@ -47,7 +47,7 @@ class ConsumerProcess:
             broker_url=broker_url, docker_host=docker_host, folder=folder, http_port=self.http_port
         )
         chosen = {f"LANDLORD_{key}": value for key, value in (settings or {}).items()}
-        self._process = Daemon(
+        self.daemon = Daemon(
             "landlord-consumer",
             (sys.executable, "-m", "consumer", "run"),
             # The session's environment was scrubbed of our settings by then.
@@ -64,23 +64,23 @@ class ConsumerProcess:
         assert not self.is_running, "it runs already"
         self._awaited = until
         self._log_begin = self.log_size
-        self._process.start(seconds=timeout)
+        self.daemon.start(seconds=timeout)
 
     def kill(self) -> None:
         """End it at once (SIGKILL); nothing happens when it does not run."""
-        self._process.kill()
+        self.daemon.kill()
 
     def terminate(self, *, timeout: float = 30.0) -> int:
         """Ask it to stop (SIGTERM) and return its exit code."""
-        return self._process.stop(seconds=timeout)
+        return self.daemon.stop(seconds=timeout)
 
     def pause(self) -> None:
         """Hold it (SIGSTOP) as a machine that sleeps would."""
-        os.kill(self._process.pid, signal.SIGSTOP)
+        os.kill(self.daemon.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after a pause."""
-        os.kill(self._process.pid, signal.SIGCONT)
+        os.kill(self.daemon.pid, signal.SIGCONT)
 
     def restart(self, *, timeout: float = 60.0) -> None:
         """Start it again on the same ledger; end it first, by force, if it still runs."""
@@ -89,21 +89,18 @@ class ConsumerProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._process.is_running
+        return self.daemon.is_running
 
     @property
     def memory_kilobytes(self) -> int:
         """How much memory it holds (VmRSS)."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
     @property
     def cpu_seconds(self) -> float:
         """How much time of a core it has used so far."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        # After the name, which may hold anything: utime and stime are the 14th and 15th field.
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return self.daemon.cpu_seconds
 
     def _says_ready(self) -> bool:
         lines = self.log_lines(begin=self._log_begin)
