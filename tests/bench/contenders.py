@@ -31,14 +31,18 @@ _READY_SECONDS: Final = 30.0
 _ALL_SECONDS: Final = 300.0
 
 
-class Contender(Protocol):
-    """Makes a burst of containers, and removes them again."""
+class Maker(Protocol):
+    """Makes a burst of containers."""
 
     name: str
 
     async def create(self, stand: Stand, count: int) -> float:
         """Make that many running containers; return the seconds until all were there."""
         ...
+
+
+class Contender(Maker, Protocol):
+    """Removes them too, as gently as we do."""
 
     async def delete(self, stand: Stand, count: int) -> float:
         """Remove them; return the seconds until all were gone."""
@@ -97,7 +101,7 @@ class BareLoop:
         return await side_by_side(self.width, make, range(count))
 
     async def delete(self, stand: Stand, count: int) -> float:
-        """Stop and remove each, as gently as we do."""
+        """Stop and remove each."""
 
         async def remove(number: int) -> None:
             made = stand.docker.containers.container(stand.name(f"burst-{number}"))
@@ -141,12 +145,6 @@ class DockerCommand(_Threads):
 
         return await self._all(run, count)
 
-    async def delete(self, stand: Stand, count: int) -> float:
-        """Run `docker rm -f` for each."""
-        return await self._all(
-            lambda number: self._docker(stand, "rm", "-f", stand.name(f"burst-{number}")), count
-        )
-
     @staticmethod
     def _docker(stand: Stand, *words: str) -> None:
         command = [find("docker"), "-H", stand.around.docker_host, *words]
@@ -177,15 +175,6 @@ class DockerPy(_Threads):
 
         return await self._all(run, count)
 
-    async def delete(self, stand: Stand, count: int) -> float:
-        """Call `remove` for each."""
-
-        def remove(number: int) -> None:
-            name = stand.name(f"burst-{number}")
-            self._client(stand).containers.get(name).remove(force=True)
-
-        return await self._all(remove, count)
-
     def _client(self, stand: Stand) -> docker_py.DockerClient:
         if not hasattr(self._local, "client"):
             self._local.client = docker_py.DockerClient(base_url=stand.around.docker_host)
@@ -206,13 +195,6 @@ class FastStream:
 
     async def create(self, stand: Stand, count: int) -> float:
         """Publish all at once, and wait for every `running`."""
-        return await self._answered(stand, "create", count)
-
-    async def delete(self, stand: Stand, count: int) -> float:
-        """Publish all at once, and wait for every `deleted`."""
-        return await self._answered(stand, "delete", count)
-
-    async def _answered(self, stand: Stand, deed: str, count: int) -> float:
         async with self._connected(stand) as (channel, work, answers):
             done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
             heard: set[bytes] = set()
@@ -225,9 +207,9 @@ class FastStream:
             await answers.consume(hear, no_ack=True)
             began = time.monotonic()
             for number in range(count):
-                body = {"deed": deed, "name": stand.name(f"burst-{number}")}
+                body = {"name": stand.name(f"burst-{number}"), "document": self._document}
                 message = aio_pika.Message(
-                    json.dumps(body | {"document": self._document}).encode(),
+                    json.dumps(body).encode(),
                     content_type="application/json",
                     delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 )
@@ -291,6 +273,16 @@ async def side_by_side(
 def burst_document(model: dict[str, object]) -> dict[str, object]:
     """Return what asks for a container like the model, marked as one of a burst."""
     return {**twin_document(model), "Labels": {LABEL: "1"}}
+
+
+async def remove_burst(stand: Stand) -> None:
+    """Remove what a peer made, by force."""
+    made = await stand.docker.containers.list(filters={"label": [LABEL]}, all=True)
+
+    async def remove(number: int) -> None:
+        await made[number].delete(force=True, v=True)
+
+    await side_by_side(8, remove, range(len(made)))
 
 
 async def single_latencies(stand: Stand, contender: Contender, count: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The peer in FastStream: makes or removes the container that a message asks for, and says so."""
+"""The peer in FastStream: makes the container that a message asks for, and says so."""
 
 import asyncio
 import os
@@ -20,13 +20,8 @@ async def serve(docker: Docker) -> None:
     @broker.subscriber(RabbitQueue(f"{prefix}-work", durable=True))
     async def handle(message: dict[str, object]) -> None:
         name = str(message["name"])
-        if message["deed"] == "create":
-            made = await docker.containers.create(message["document"], name=name)  # type: ignore[arg-type]  # JSON
-            await made.start()
-        else:
-            container = docker.containers.container(name)
-            await container.stop(t=10)
-            await container.delete(force=True, v=True)
+        made = await docker.containers.create(message["document"], name=name)  # type: ignore[arg-type]  # JSON
+        await made.start()
         await broker.publish(name, f"{prefix}-answers")
 
     await FastStream(broker, logger=None).run()

@@ -55,7 +55,7 @@ class Flood:
     name: str = "flood"
     title: str = f"events that change nothing for {_TENANTS:,} tenants"
     events: int = 20_000
-    quick_events: int = 6_000
+    quick_events: int = 4_000
     rounds: int = 3
     quick_rounds: int = 2
 

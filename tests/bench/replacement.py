@@ -67,8 +67,8 @@ ROW = Row(
     name="replacement",
     title="downtime of a replacement",
     target=Target(most_ratio=1.05, most_more=0.015),
-    rounds=20,
-    quick_rounds=6,
+    rounds=8,
+    quick_rounds=3,
     floor=_floor,
     ours=_ours,
 )

@@ -38,8 +38,8 @@ ROW = Row(
     name="startup",
     title="start of a tenant",
     target=Target(most_ratio=1.05, most_more=0.015),
-    rounds=40,
-    quick_rounds=10,
+    rounds=30,
+    quick_rounds=8,
     floor=_floor,
     ours=_ours,
 )
