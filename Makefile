@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak bench check static unit format contract clean
+.PHONY: help demo run test soak bench bench-check check static unit format contract clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -8,7 +8,7 @@ READY := .venv/.ready
 ARGS ?=
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## one tenant's life on a real broker and engine, in front of you
 	@$(BIN)/python -m deploy.demo
@@ -26,6 +26,9 @@ soak: $(READY) ## random events under random trouble, 20 minutes (SEED=1, SECOND
 
 bench: $(READY) ## what we cost, against bare scripts on the same servers (ARGS=--quick)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-check: $(READY) ## the same; fails when a ratio is clearly worse than the committed one
+	@$(BIN)/python -m tests.bench --check $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, unit tests; under 30 s
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync static unit

@@ -20,15 +20,18 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
-from tests.bench import burst, flood, replacement, scale, startup, truth
+from tests.bench import burst, flood, guard, replacement, scale, startup, truth
 from tests.bench.report import Line, Outcome, Peer, machine, peers_table, table, write
 from tests.bench.stand import Stand, stand
+
+_RATIOS: Final = Path(__file__).with_name("ratios.json")
 
 
 class Measurable(Protocol):
@@ -67,11 +70,25 @@ def main() -> int:
         ):
             _leave_environment()
             rows = [row for row in ROWS if row.name in chosen.rows]
-            asyncio.run(_measure(around, Path(folder), rows, is_quick=chosen.quick, out=chosen.out))
+            about, outcome = asyncio.run(
+                _measure(around, Path(folder), rows, is_quick=chosen.quick)
+            )
     except LabError as error:
         print(f"make bench: {error}", file=sys.stderr)
         return 1
-    return 0
+    _tell(about, outcome, chosen.out)
+    kind = "quick" if chosen.quick else "full"
+    if chosen.commit_ratios:
+        guard.commit(_RATIOS, kind, about, outcome.lines)
+    return 1 if chosen.check and _has_lost(outcome.lines, kind) else 0
+
+
+def _has_lost(lines: Sequence[Line], kind: str) -> bool:
+    """Compare with what is committed, and say so; nothing to compare is a loss too."""
+    compared = guard.compare(lines, guard.read(_RATIOS, kind))
+    losses = sum(1 for it in compared if it.is_loss)
+    print(f"\n{guard.comparison_table(compared)}\n\nclear losses: {losses} of {len(compared)}")
+    return losses > 0 or not compared
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,16 +97,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--out", type=Path, default=Path(".lab/bench"), help="folder of the JSON")
+    parser.add_argument(
+        "--check", action="store_true", help="fail when a ratio is clearly worse than committed"
+    )
+    parser.add_argument(
+        "--commit-ratios", action="store_true", help=f"write what --check compares with: {_RATIOS}"
+    )
     chosen = parser.parse_args()
     chosen.rows = chosen.rows or names
     if unknown := [name for name in chosen.rows if name not in names]:
         parser.error(f"no row {unknown[0]!r}; there are {', '.join(names)}")
+    if chosen.check and not guard.read(_RATIOS, "quick" if chosen.quick else "full"):
+        parser.error(f"nothing of such a run is in {_RATIOS}: --commit-ratios writes it")
     return chosen
 
 
 async def _measure(
-    around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool, out: Path
-) -> None:
+    around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool
+) -> tuple[str, Outcome]:
+    """Return on what it was measured, and what."""
     lines: list[Line] = []
     peers: list[Peer] = []
     async with stand(around, folder) as place:
@@ -101,12 +127,16 @@ async def _measure(
             lines += outcome.lines
             peers += outcome.peers
         about = await machine(place.docker)
-    print(f"\n{table(lines)}\n")
-    if peers:
-        print(f"{peers_table(peers)}\n")
+    return about, Outcome(lines, peers)
+
+
+def _tell(about: str, outcome: Outcome, out: Path) -> None:
+    print(f"\n{table(outcome.lines)}\n")
+    if outcome.peers:
+        print(f"{peers_table(outcome.peers)}\n")
     print(about)
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    print(f"samples: {write(out / f'{when}.json', about, Outcome(lines, peers))}")
+    print(f"samples: {write(out / f'{when}.json', about, outcome)}")
 
 
 def _leave_environment() -> None:

@@ -165,16 +165,17 @@ class Row(Generic[T]):
 
 def table(lines: Sequence[Line]) -> str:
     """Return the table of targets, as Markdown."""
-    return _markdown([_HEAD, *(line.cells() for line in lines)])
+    return markdown([_HEAD, *(line.cells() for line in lines)])
 
 
 def peers_table(peers: Sequence[Peer]) -> str:
     """Return the table of peers, as Markdown, ours first."""
     ours = ("landlord-consumer", _spread(peers[0].ours, "tenants/s"), "1.00")
-    return _markdown([_PEERS_HEAD, ours, *(peer.cells() for peer in peers)])
+    return markdown([_PEERS_HEAD, ours, *(peer.cells() for peer in peers)])
 
 
-def _markdown(lines: Sequence[tuple[str, ...]]) -> str:
+def markdown(lines: Sequence[tuple[str, ...]]) -> str:
+    """Return a table of these lines, the first its head."""
     head, *rest = lines
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     return "\n".join(
