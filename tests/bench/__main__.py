@@ -3,8 +3,8 @@
 Each row runs its floor (the same work by a bare script on the same servers) and ours by turns in
 one run, so that both meet the same machine; where there is no floor there is a bound. A row is a
 module beside this one, listed in `ROWS`.
-Prints the table of targets and that of peers, and keeps every sample in a JSON file. Exit code 1
-only when nothing could be measured: a target that was missed is said in the table.
+Prints the table of targets and that of peers, and keeps every sample as JSON and a picture as SVG.
+Exit code 1 only when nothing could be measured: a target that was missed is said in the table.
 
 All is to be done in ten minutes, and with `--quick` in two, on two cores that do nothing else. What
 is named in the targets is kept: 64 tenants, 64 deletions, widths of 1 to 32, 20,000 events, 10,000
@@ -28,6 +28,7 @@ from typing import Final, Protocol
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
 from tests.bench import burst, flood, guard, replacement, scale, startup, truth
+from tests.bench.plot import plot
 from tests.bench.report import Line, Outcome, Peer, machine, peers_table, table, write
 from tests.bench.stand import Stand, stand
 
@@ -96,7 +97,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--out", type=Path, default=Path(".lab/bench"), help="folder of the JSON")
+    parser.add_argument(
+        "--out", type=Path, default=Path(".lab/bench"), help="folder of JSON and picture"
+    )
     parser.add_argument(
         "--check", action="store_true", help="fail when a ratio is clearly worse than committed"
     )
@@ -137,6 +140,9 @@ def _tell(about: str, outcome: Outcome, out: Path) -> None:
     print(about)
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     print(f"samples: {write(out / f'{when}.json', about, outcome)}")
+    picture = out / f"{when}.svg"
+    picture.write_text(plot(outcome, about))
+    print(f"picture: {picture}")
 
 
 def _leave_environment() -> None:

@@ -101,7 +101,7 @@ def _lines(count: int, loops: Sequence[Result], ours: Result) -> list[Line]:
         ),
         Line(
             name="burst-single",
-            title="a single start among them, p95",
+            title=f"one start of {count} at once, p95",
             target=_NO_WORSE,
             floor=maker.single,
             ours=ours.single,

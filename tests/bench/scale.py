@@ -69,7 +69,7 @@ class Scale:
         )
         creations = Line(
             name="scale-creations",
-            title="creations, no delays",
+            title="creations on an engine without delays",
             unit="tenants/s",
             target=Target(least=1000.0),
         )
