@@ -5,6 +5,8 @@ one run, so that both meet the same machine; where there is no floor there is a 
 module beside this one, listed in `ROWS`.
 Prints the table of targets and that of peers, and keeps every sample as JSON and a picture as SVG.
 Exit code 1 only when nothing could be measured: a target that was missed is said in the table.
+With `--check` also when something got worse, see `guard`; `--profile` looks at where the consumer's
+time goes instead, see `profiles`.
 
 All is to be done in ten minutes, and with `--quick` in two, on two cores that do nothing else. What
 is named in the targets is kept: 64 tenants, 64 deletions, widths of 1 to 32, 20,000 events, 10,000
@@ -27,9 +29,9 @@ from typing import Final, Protocol
 
 from deploy.lab.packages import LabError
 from deploy.lab.surroundings import Surroundings, surroundings
-from tests.bench import burst, flood, guard, replacement, scale, startup, truth
+from tests.bench import burst, flood, guard, profiles, replacement, scale, startup, truth
 from tests.bench.plot import plot
-from tests.bench.report import Line, Outcome, Peer, machine, peers_table, table, write
+from tests.bench.report import Line, Outcome, Peer, as_json, machine, peers_table, table
 from tests.bench.stand import Stand, stand
 
 _RATIOS: Final = Path(__file__).with_name("ratios.json")
@@ -67,13 +69,15 @@ def main() -> int:
     try:
         with (
             surroundings(lambda line: _say(f"==> {line}")) as around,
-            tempfile.TemporaryDirectory(prefix="landlord-bench-") as folder,
+            tempfile.TemporaryDirectory(prefix="landlord-bench-") as name,
         ):
             _leave_environment()
-            rows = [row for row in ROWS if row.name in chosen.rows]
-            about, outcome = asyncio.run(
-                _measure(around, Path(folder), rows, is_quick=chosen.quick)
-            )
+            folder = Path(name)
+            about, outcome = asyncio.run(_measure(around, folder, chosen))
+            if chosen.profile:
+                place = _dated(chosen.out, "-profile.txt")
+                print(f"profile: {profiles.summarise(folder, place)}")
+                return 0
     except LabError as error:
         print(f"make bench: {error}", file=sys.stderr)
         return 1
@@ -106,26 +110,33 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--commit-ratios", action="store_true", help=f"write what --check compares with: {_RATIOS}"
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="have a profiler watch the consumer, and write what takes its time instead of figures",
+    )
     chosen = parser.parse_args()
     chosen.rows = chosen.rows or names
     if unknown := [name for name in chosen.rows if name not in names]:
         parser.error(f"no row {unknown[0]!r}; there are {', '.join(names)}")
+    if chosen.profile and (chosen.check or chosen.commit_ratios):
+        parser.error("what is under a profiler is slower: its figures are no measure")
     if chosen.check and not guard.read(_RATIOS, "quick" if chosen.quick else "full"):
         parser.error(f"nothing of such a run is in {_RATIOS}: --commit-ratios writes it")
     return chosen
 
 
 async def _measure(
-    around: Surroundings, folder: Path, rows: list[Measurable], *, is_quick: bool
+    around: Surroundings, folder: Path, chosen: argparse.Namespace
 ) -> tuple[str, Outcome]:
     """Return on what it was measured, and what."""
     lines: list[Line] = []
     peers: list[Peer] = []
-    async with stand(around, folder) as place:
-        for row in rows:
+    async with stand(around, folder, profiles=folder if chosen.profile else None) as place:
+        for row in (row for row in ROWS if row.name in chosen.rows):
             _say(f"==> {row.name}: {row.title}")
             began = time.monotonic()
-            outcome = await row.measure(place, is_quick=is_quick)
+            outcome = await row.measure(place, is_quick=chosen.quick)
             _say(f"    {time.monotonic() - began:.0f} s")
             lines += outcome.lines
             peers += outcome.peers
@@ -138,11 +149,16 @@ def _tell(about: str, outcome: Outcome, out: Path) -> None:
     if outcome.peers:
         print(f"{peers_table(outcome.peers)}\n")
     print(about)
-    when = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    print(f"samples: {write(out / f'{when}.json', about, outcome)}")
-    picture = out / f"{when}.svg"
+    samples, picture = _dated(out, ".json"), _dated(out, ".svg")
+    samples.write_text(as_json(about, outcome))
     picture.write_text(plot(outcome, about))
-    print(f"picture: {picture}")
+    print(f"samples: {samples}\npicture: {picture}")
+
+
+def _dated(folder: Path, ending: str) -> Path:
+    """Return a place in the folder, which is made when it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}{ending}"
 
 
 def _leave_environment() -> None:

@@ -36,6 +36,8 @@ from consumer.model import (
 from consumer.ports import PassResult
 from deploy.lab.daemon import Daemon
 from deploy.lab.names import Names, remove_names
+from tests.bench.profiles import command
+from tests.bench.stand import Stand
 from tests.e2e.broker_clients import BrokerClients, connect
 from tests.e2e.consumer_process import ConsumerProcess
 from tests.simulated import population
@@ -69,25 +71,31 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(
-    broker_url: str, folder: Path, name: str, size: int, settings: Mapping[str, str]
+    place: Stand, folder: Path, name: str, size: int, settings: Mapping[str, str]
 ) -> AsyncIterator[Crowd]:
     """Give a consumer with so many tenants; nothing of it is left after the block."""
     names = Names(f"ll-{name}-{os.getpid()}")
-    place = folder / name
-    place.mkdir()
-    socket = place / "e.sock"
-    engine = _engine(names, place, socket, size)
+    broker_url = place.around.broker_url
+    home = folder / name
+    home.mkdir()
+    socket = home / "e.sock"
+    engine = _engine(names, home, socket, size)
     url = f"unix://{socket}"
     process = ConsumerProcess(
-        names=names, broker_url=broker_url, docker_host=url, folder=place, settings=settings
+        names=names,
+        broker_url=broker_url,
+        docker_host=url,
+        folder=home,
+        settings=settings,
+        command=command(place.profiles, name),
     )
     async with AsyncExitStack() as stack:
         stack.callback(engine.kill)
         await asyncio.to_thread(engine.start, seconds=_START_SECONDS)
-        await _fill(place / "landlord.db", url, Naming(names.prefix, names.prefix), size)
+        await _fill(home / "landlord.db", url, Naming(names.prefix, names.prefix), size)
         stack.push_async_callback(remove_names, broker_url, names)
         clients = await stack.enter_async_context(connect(broker_url, names))
-        stack.callback(process.kill)
+        stack.callback(process.terminate)
         yield Crowd(size, process, clients, socket)
 
 

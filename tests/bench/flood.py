@@ -206,7 +206,7 @@ async def _sides(place: Stand, count: int) -> AsyncIterator[tuple[_Side, _Side, 
     async with AsyncExitStack() as stack:
         # The path of a socket is short.
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="ll-")))
-        tenants = await stack.enter_async_context(crowd(url, folder, "flood", _TENANTS, settings))
+        tenants = await stack.enter_async_context(crowd(place, folder, "flood", _TENANTS, settings))
         await tenants.start()
         connection = await stack.enter_async_context(await aio_pika.connect(url))
         channel = await connection.channel()

@@ -233,15 +233,8 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
-def write(place: Path, about: str, outcome: Outcome) -> Path:
-    """Keep every sample; return where."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "machine": about,
-        "lines": [
-            asdict(line) | {"ratio": line.ratio, "met": line.is_met} for line in outcome.lines
-        ],
-        "peers": [asdict(peer) | {"ratio": peer.ratio} for peer in outcome.peers],
-    }
-    place.write_text(json.dumps(document, indent=1) + "\n")
-    return place
+def as_json(about: str, outcome: Outcome) -> str:
+    """Return every sample, with what was made of them."""
+    lines = [asdict(it) | {"ratio": it.ratio, "met": it.is_met} for it in outcome.lines]
+    peers = [asdict(it) | {"ratio": it.ratio} for it in outcome.peers]
+    return json.dumps({"machine": about, "lines": lines, "peers": peers}, indent=1) + "\n"

@@ -73,12 +73,11 @@ class Scale:
             unit="tenants/s",
             target=Target(least=1000.0),
         )
-        broker_url = place.around.broker_url
         # The path of a socket is short.
         with TemporaryDirectory(prefix="ll-") as folder:
             async with (
-                crowd(broker_url, Path(folder), "few", _FEW, {}) as few,
-                crowd(broker_url, Path(folder), "many", _MANY, {}) as many,
+                crowd(place, Path(folder), "few", _FEW, {}) as few,
+                crowd(place, Path(folder), "many", _MANY, {}) as many,
             ):
                 await few.start()
                 for _ in range(1 if is_quick else 3):

@@ -13,6 +13,7 @@ from aiodocker.containers import DockerContainer
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.names import Names, remove_names
 from deploy.lab.surroundings import Surroundings
+from tests.bench.profiles import command
 from tests.e2e.broker_clients import BrokerClients, Heard, connect
 from tests.e2e.consumer_process import ConsumerProcess
 
@@ -29,6 +30,8 @@ class Stand:
     names: Names
     address: str
     around: Surroundings
+    profiles: Path | None
+    """Where profiles of the consumers are to be written; None when they are not looked at."""
 
     def document(self, tenant_id: str, **container: object) -> dict[str, object]:
         """Return a document for a small web server."""
@@ -82,12 +85,18 @@ def twin_document(shown: dict[str, object]) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def stand(around: Surroundings, folder: Path) -> AsyncIterator[Stand]:
+async def stand(
+    around: Surroundings, folder: Path, *, profiles: Path | None
+) -> AsyncIterator[Stand]:
     """Give a stand; nothing of it is left after the block."""
     names = Names(f"landlord-bench-{os.getpid()}")
     cli = DockerCli(around.docker_host)
     process = ConsumerProcess(
-        names=names, broker_url=around.broker_url, docker_host=around.docker_host, folder=folder
+        names=names,
+        broker_url=around.broker_url,
+        docker_host=around.docker_host,
+        folder=folder,
+        command=command(profiles, "consumer"),
     )
     async with AsyncExitStack() as stack:
         cli.import_image(IMAGE, ('CMD ["/start.sh"]', "ENV PORT=8080"))
@@ -98,5 +107,5 @@ async def stand(around: Surroundings, folder: Path) -> AsyncIterator[Stand]:
         docker = await stack.enter_async_context(Docker(url=around.docker_host))
         clients = await stack.enter_async_context(connect(around.broker_url, names))
         process.start()
-        stack.callback(process.kill)
-        yield Stand(clients, docker, names, around.address, around)
+        stack.callback(process.terminate)
+        yield Stand(clients, docker, names, around.address, around, profiles)

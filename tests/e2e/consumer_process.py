@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ class ConsumerProcess:
         docker_host: str,
         folder: Path,
         settings: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "consumer"),
     ) -> None:
         self.names = names
         self.http_port = free_port()
@@ -49,7 +50,7 @@ class ConsumerProcess:
         chosen = {f"LANDLORD_{key}": value for key, value in (settings or {}).items()}
         self.daemon = Daemon(
             "landlord-consumer",
-            (sys.executable, "-m", "consumer", "run"),
+            (*command, "run"),
             # The session's environment was scrubbed of our settings by then.
             environment={**os.environ, **own, **chosen, "PYTHONUNBUFFERED": "1"},
             log=self._log_path,
