@@ -3,9 +3,9 @@
 Compared is the cost of each line that has a target: its ratio to the floor, of a rate the other way
 round, so that more is always worse; without a floor, how much of the bound is used up. A line is a
 clear loss when its cost exceeds the committed one by more than is tolerated: twice the noise of
-both runs, and at least 5 %. Without a floor it is at least 25 %, because nothing beside it has met
-the same machine. Noise is the standard error of the medians, from the spread of the samples; a
-sample that is alone is taken to be 10 % off.
+both runs, and at least the line's slack, which is 5 %, and more where nothing beside it has met the
+same machine or the floor may be another one. Noise is the standard error of the medians, from the
+spread of the samples; a sample that is alone is taken to be 10 % off.
 
 Full and quick runs are kept apart: a small burst costs something else than a large one.
 """
@@ -32,8 +32,6 @@ _SURE: Final = 2.0
 _MEDIAN: Final = 1.25
 """How much wider a median's error is than a mean's."""
 _ALONE: Final = 0.1
-_LEAST_WITH_FLOOR: Final = 0.05
-_LEAST_WITHOUT: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,7 @@ class Comparison:
     @property
     def tolerance(self) -> float:
         """Up to which change nothing is said."""
-        least = _LEAST_WITH_FLOOR if self.line.floor else _LEAST_WITHOUT
-        return max(least, _SURE * hypot(self.now.noise, self.committed.noise))
+        return max(self.line.slack, _SURE * hypot(self.now.noise, self.committed.noise))
 
     @property
     def is_loss(self) -> bool:

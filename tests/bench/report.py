@@ -17,6 +17,8 @@ _HEAD: Final = ("what", "floor", "ours", "ratio", "more", "target", "met")
 _PEERS_HEAD: Final = ("who", "starts", "ratio to ours")
 _GIB: Final = 2**30
 _FEW: Final = 4
+NO_FLOOR_SLACK: Final = 0.25
+"""Where nothing beside it has met the same machine."""
 _LONG_SECONDS: Final = 10.0
 
 T = TypeVar("T")
@@ -78,6 +80,8 @@ class Line:
     title: str
     unit: str = SECONDS
     target: Target = Target()
+    slack: float = 0.05
+    """By which part it may cost more than in another run before that tells anything."""
     floor: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
 

@@ -15,7 +15,15 @@ _STEADY = [1.0, 1.0, 1.0]
 
 
 def _line(target: Target, floor: list[float], ours: list[float], name: str = "x") -> Line:
-    return Line(name=name, title=f"what {name} takes", target=target, floor=floor, ours=ours)
+    slack = 0.05 if floor else 0.25
+    return Line(
+        name=name,
+        title=f"what {name} takes",
+        target=target,
+        slack=slack,
+        floor=floor,
+        ours=ours,
+    )
 
 
 def _times(samples: list[float], factor: float) -> list[float]:
