@@ -14,8 +14,8 @@ from typing import Final
 
 from tests.bench.report import Line, Outcome, Peer, Target, spread_of
 
-_WIDTH: Final = 1020
-_LEFT, _RIGHT = 380, 770
+_WIDTH: Final = 1040
+_LEFT, _RIGHT = 400, 790
 """Where the scale begins and ends; names are before it, figures after it."""
 _MARGIN: Final = 28
 _ROW: Final = 30

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -226,9 +227,15 @@ async def machine(docker: Docker) -> str:
     told = await docker.system.info()
     return (
         f"{os.cpu_count()} cores ({_processor()}), "
-        f"{told['MemTotal'] / _GIB:.0f} GiB, Linux {platform.release()}, "
-        f"Docker {told['ServerVersion']} ({told['Driver']}), Python {platform.python_version()}"
+        f"{told['MemTotal'] / _GIB:.0f} GiB, Linux {_number(platform.release())}, "
+        f"Docker {_number(told['ServerVersion'])} ({told['Driver']}), "
+        f"Python {platform.python_version()}"
     )
+
+
+def _number(version: str) -> str:
+    """Return the version without what its packager has added."""
+    return re.split(r"[-+]", version)[0]
 
 
 def _processor() -> str:
