@@ -5,7 +5,8 @@ round, so that more is always worse; without a floor, how much of the bound is u
 clear loss when its cost exceeds the committed one by more than is tolerated: twice the noise of
 both runs, and at least the line's slack, which is 5 %, and more where nothing beside it has met the
 same machine or the floor may be another one. Noise is the standard error of the medians, from the
-spread of the samples; a sample that is alone is taken to be 10 % off.
+spread of the samples; that a few are near each other does not make them exact, so that each is
+taken to be 5 % off at least, and one that is alone 10 %.
 
 Full and quick runs are kept apart: a small burst costs something else than a large one.
 """
@@ -32,6 +33,7 @@ _SURE: Final = 2.0
 _MEDIAN: Final = 1.25
 """How much wider a median's error is than a mean's."""
 _ALONE: Final = 0.1
+_EXACT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def _noise(samples: Sequence[float]) -> float:
     if len(samples) < 2:
         return _ALONE
     middle = median(samples)
-    return _MEDIAN * stdev(samples) / sqrt(len(samples)) / middle if middle else 0.0
+    spread = stdev(samples) / middle if middle else 0.0
+    return _MEDIAN * max(spread, _EXACT) / sqrt(len(samples))
 
 
 def compare(lines: Sequence[Line], committed: Mapping[str, Mark]) -> list[Comparison]:

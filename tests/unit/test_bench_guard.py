@@ -11,7 +11,7 @@ _TIME = Target(most_ratio=1.05)
 _RATE = Target(least_ratio=0.97)
 _BOUND = Target(most=200.0)
 _ENOUGH = Target(least=1000.0)
-_STEADY = [1.0, 1.0, 1.0]
+_STEADY = [1.0] * 40
 
 
 def _line(target: Target, floor: list[float], ours: list[float], name: str = "x") -> Line:
@@ -60,6 +60,9 @@ def _times(samples: list[float], factor: float) -> list[float]:
             False,
         ),
         (_line(_TIME, _STEADY, [0.7, 1.0, 1.3]), _line(_TIME, _STEADY, [2.0, 2.2, 2.4]), True),
+        # A few that happen to be equal say less than many.
+        (_line(_TIME, [1.0] * 2, [1.0] * 2), _line(_TIME, [1.0] * 2, [1.1] * 2), False),
+        (_line(_TIME, [1.0] * 2, [1.0] * 2), _line(_TIME, [1.0] * 2, [1.2] * 2), True),
         # One sample says little.
         (_line(_TIME, [1.0], [1.0]), _line(_TIME, [1.0], [1.3]), False),
         (_line(_TIME, [1.0], [1.0]), _line(_TIME, [1.0], [1.5]), True),
@@ -102,5 +105,5 @@ def test_what_is_committed_is_read_again(tmp_path: Path) -> None:
     commit(place, "full", "a machine", [_line(_TIME, _STEADY, _times(_STEADY, 2), "one")])
     commit(place, "full", "a machine", [_line(_TIME, _STEADY, _times(_STEADY, 3), "two")])
 
-    assert read(place, "full") == {"one": Mark(2.0, 0.0), "two": Mark(3.0, 0.0)}
+    assert read(place, "full") == {"one": Mark(2.0, 0.014), "two": Mark(3.0, 0.014)}
     assert read(place, "quick") == {}
