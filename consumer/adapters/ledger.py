@@ -94,10 +94,13 @@ _PUT_TENANT: Final = text("""
         since = excluded.since, setback = excluded.setback, restarts = excluded.restarts,
         touched_at = excluded.touched_at
 """)
-_SEEN: Final = text(
-    "SELECT tenant_id, event_id, refused FROM event_ids"
-    " WHERE tenant_id IN :ids AND event_id IN :events"
-).bindparams(bindparam("ids", expanding=True), bindparam("events", expanding=True))
+# Pair by pair: two IN lists would have SQLite look for every tenant with every event id.
+_SEEN: Final = text("""
+    SELECT event_ids.tenant_id, event_ids.event_id, event_ids.refused
+    FROM json_each(:pairs) AS pair CROSS JOIN event_ids
+        ON event_ids.tenant_id = json_extract(pair.value, '$[0]')
+        AND event_ids.event_id = json_extract(pair.value, '$[1]')
+""")
 _PUT_SEEN: Final = text("""
     INSERT INTO event_ids (tenant_id, event_id, recorded_at, refused)
     VALUES (:tenant_id, :event_id, :recorded_at, :refused)
@@ -721,17 +724,9 @@ def _read_many(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId
 def _read_seen(
     connection: Connection, batch: Sequence[TenantEvent | Refusal]
 ) -> dict[tuple[str, str], bool]:
-    pairs = [(entry.tenant_id, entry.event_id) for entry in batch if entry.event_id is not None]
-    seen: dict[tuple[str, str], bool] = {}
-    for start in range(0, len(pairs), _CHUNK):
-        part = pairs[start : start + _CHUNK]
-        values = {
-            "ids": list({tenant_id for tenant_id, _ in part}),
-            "events": list({event_id for _, event_id in part}),
-        }
-        for row in connection.execute(_SEEN, values):
-            seen[row.tenant_id, row.event_id] = bool(row.refused)
-    return seen
+    pairs = [[entry.tenant_id, entry.event_id] for entry in batch if entry.event_id is not None]
+    rows = connection.execute(_SEEN, {"pairs": json.dumps(pairs)})
+    return {(row.tenant_id, row.event_id): bool(row.refused) for row in rows}
 
 
 def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) -> list[TenantId]:
