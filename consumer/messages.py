@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Final
 
 import yaml
@@ -128,6 +129,38 @@ def _cloud_attribute(delivery: Delivery, name: str) -> str | None:
         if isinstance(value, str) and value:
             return value
     return None
+
+
+def content_key(delivery: Delivery) -> tuple[bytes, str | None, str] | None:
+    """Return all that the tenant event depends on but its envelope; None where they are one.
+
+    Of the body it is a digest (BLAKE2b, 32 bytes), which nobody can make for another body.
+
+    Two deliveries with equal keys are the same tenant event, each with its own `readdressed`.
+    """
+    if any(name.startswith("cloudEvents") for name in delivery.headers):
+        return None
+    if _media_type(delivery.content_type) == STRUCTURED:
+        return None
+    if delivery.message_id is not None and _carried(delivery.message_id) is None:
+        return None
+    digest = blake2b(delivery.body, digest_size=32).digest()
+    return digest, delivery.content_type, event_type(delivery)
+
+
+def readdressed(event: TenantEvent, delivery: Delivery) -> TenantEvent:
+    """Return the tenant event as this delivery carries it; both have the same `content_key`."""
+    correlation_id, traceparent = tracing(delivery)
+    return TenantEvent(
+        kind=event.kind,
+        tenant_id=event.tenant_id,
+        received_at=delivery.received_at,
+        event_id=EventId(delivery.message_id) if delivery.message_id else None,
+        generation=event.generation,
+        spec=event.spec,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+    )
 
 
 def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEvent:

@@ -7,6 +7,7 @@ the engine has been asked; the engine itself then refuses.
 """
 
 import posixpath
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from typing import Final
 from consumer.document import SpecDefaults
 from consumer.errors import Fault, InvalidMessage
 from consumer.image_reference import DEFAULT_REGISTRY, ImageReference, parse_image
-from consumer.messages import Delivery, decode_tenant_event
+from consumer.messages import Delivery, content_key, decode_tenant_event, readdressed
 from consumer.model import EngineFacts, Reason, TenantEvent, TenantSpec
 
 PortRange = tuple[int, int]
@@ -25,6 +26,8 @@ _TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "
 """The ways to ask for it."""
 _PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
+_MOST_KEPT: Final = 10_000
+_LONGEST_KEPT_BODY: Final = 4096
 _PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
 """Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
 
@@ -261,13 +264,29 @@ class Admission:
     def __init__(self, *, defaults: SpecDefaults, policy: Policy) -> None:
         self._defaults = defaults
         self._policy = policy
+        self._admitted: OrderedDict[object, TenantEvent] = OrderedDict()
+        """By content, least recently used first: publishers repeat themselves."""
 
     def learn(self, facts: EngineFacts) -> None:
         """Take note of what the engine says of its host."""
         self._policy = replace(self._policy, facts=facts)
+        self._admitted.clear()
 
     def admit(self, delivery: Delivery) -> TenantEvent:
         """Return the tenant event. Raises InvalidMessage with every fault."""
+        key = content_key(delivery) if len(delivery.body) <= _LONGEST_KEPT_BODY else None
+        if key is None:
+            return self._admit(delivery)
+        known = self._admitted.get(key)
+        if known is not None:
+            self._admitted.move_to_end(key)
+            return readdressed(known, delivery)
+        event = self._admitted[key] = self._admit(delivery)
+        if len(self._admitted) > _MOST_KEPT:
+            self._admitted.popitem(last=False)
+        return event
+
+    def _admit(self, delivery: Delivery) -> TenantEvent:
         event = decode_tenant_event(delivery, self._defaults)
         if event.spec is None:
             return event

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from consumer.document import SpecDefaults
 from consumer.errors import Fault, InvalidMessage
-from consumer.messages import Delivery
+from consumer.messages import STRUCTURED, Delivery
 from consumer.model import (
     EngineFacts,
     EventKind,
@@ -17,7 +18,7 @@ from consumer.model import (
     Ulimit,
 )
 from consumer.policy import NO_NEW_PRIVILEGES, Admission, Policy, check, harden
-from tests.builders import MOMENT, TENANT_ID, make_spec
+from tests.builders import MOMENT, TENANT_ID, make_delivery, make_document, make_spec
 
 DIGEST = "sha256:" + "a" * 64
 SOCKET = "/var/run/docker.sock"
@@ -495,3 +496,53 @@ def test_an_event_without_a_document_breaks_no_policy() -> None:
     event = admission.admit(delivery(b'{"tenant_id": "acme-corp"}', EventKind.DELETED))
 
     assert (event.kind, event.spec) == (EventKind.DELETED, None)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        pytest.param({}, id="the same"),
+        pytest.param({"message_id": "event-2"}, id="event id"),
+        pytest.param({"message_id": None}, id="no event id"),
+        pytest.param({"message_id": "x" * 300}, id="event id too long"),
+        pytest.param({"received_at": MOMENT + timedelta(hours=1)}, id="time"),
+        pytest.param({"correlation_id": "call-1"}, id="correlation id"),
+        pytest.param({"headers": {"traceparent": "00-1-2-03"}}, id="trace"),
+        pytest.param({"headers": {"cloudEvents:id": "cloud-1"}}, id="CloudEvents id"),
+        pytest.param({"headers": {"cloudEvents_type": "tenant.deleted"}}, id="CloudEvents type"),
+        pytest.param({"headers": {"cloudEvents:specversion": "2.0"}}, id="CloudEvents version"),
+        pytest.param({"routing_key": "tenant.updated"}, id="updated"),
+        pytest.param({"routing_key": "tenant.resumed"}, id="resumed"),
+        pytest.param({"event_type": "tenant.updated"}, id="type"),
+        pytest.param({"event_type": "tenant.none"}, id="type unknown"),
+        pytest.param({"content_type": "application/yaml"}, id="YAML"),
+        pytest.param({"content_type": STRUCTURED}, id="structured"),
+        pytest.param({"body": make_document(generation=7)}, id="generation"),
+        pytest.param({"body": b"{}"}, id="another body"),
+    ],
+)
+def test_what_was_admitted_before_makes_no_difference(envelope: dict[str, object]) -> None:
+    """A document that comes again is not read again, but its envelope is."""
+
+    def admit(admission: Admission, delivery: Delivery) -> object:
+        try:
+            return admission.admit(delivery)
+        except InvalidMessage as error:
+            return (error.reason, error.faults, error.tenant_id, error.event_id)
+
+    again = replace(make_delivery(1), tag=2, **envelope)  # type: ignore[arg-type]  # checked at run time
+    used, fresh = (Admission(defaults=SpecDefaults(), policy=Policy()) for _ in range(2))
+    admit(used, make_delivery(1))
+    admit(used, again)
+
+    assert admit(used, again) == admit(fresh, again)
+
+
+def test_a_body_admitted_as_yaml_is_no_json() -> None:
+    admission = Admission(defaults=SpecDefaults(), policy=Policy())
+    as_yaml = make_delivery(1, body=b"tenant_id: acme-corp", content_type="application/yaml")
+    as_yaml = replace(as_yaml, routing_key="tenant.deleted")
+
+    assert admission.admit(as_yaml).tenant_id == TENANT_ID
+    with pytest.raises(InvalidMessage):
+        admission.admit(replace(as_yaml, content_type="application/json"))
