@@ -62,7 +62,7 @@ class Burst:
     name: str = "burst"
     title: str = "many tenants at once"
     tenants: int = 64
-    quick_tenants: int = 12
+    quick_tenants: int = 10
     rounds: int = 3
     quick_rounds: int = 2
 

@@ -68,7 +68,7 @@ ROW = Row(
     title="downtime of a replacement",
     target=Target(most_ratio=1.05, most_more=0.015),
     rounds=8,
-    quick_rounds=3,
+    quick_rounds=2,
     floor=_floor,
     ours=_ours,
 )

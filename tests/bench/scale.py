@@ -94,7 +94,9 @@ class Scale:
                 await _events(few, many, events, rounds=2 if is_quick else 5)
                 figures.memory.ours.append(many.process.memory_kilobytes / _MIB)
                 for number in range(1 if is_quick else 3):
-                    creations.ours.append(await _create(few, f"new-{number}", 500))
+                    creations.ours.append(
+                        await _create(few, f"new-{number}", 250 if is_quick else 500)
+                    )
         return Outcome([*(line for line in figures.all() if line.ours), events, creations])
 
 

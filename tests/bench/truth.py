@@ -65,7 +65,7 @@ ROW = Row(
     title="death of a container until it is told",
     target=Target(most_more=0.05),
     rounds=12,
-    quick_rounds=3,
+    quick_rounds=2,
     floor=_floor,
     ours=_ours,
 )
