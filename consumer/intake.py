@@ -2,8 +2,9 @@
 
 A delivery is acknowledged only after its intention is committed to the ledger, or after the broker
 has confirmed its dead letter. While neither can be had, intake stops taking and keeps what it has
-unacknowledged; it never gives a delivery back to be tried again. Before it comes the broker
-adapter, after it the dispatcher.
+unacknowledged; it never gives a delivery back to be tried again. In a flood the tenants of whom
+nothing new is wanted get their answers once it has been taken in, or after a few seconds; whoever
+is to be changed goes at once. Before it comes the broker adapter, after it the dispatcher.
 """
 
 import asyncio
@@ -21,6 +22,12 @@ from consumer.model import EventId, EventKind, Reason, Refusal, TenantEvent, Ten
 from consumer.ports import Deliveries, Ledger, Publisher, Recorded
 
 _log: Final = structlog.get_logger(__name__)
+
+_FLOOD_SHARE: Final = 0.25
+"""A batch that is filled to this share means that more are waiting."""
+_LULL_SECONDS: Final = 0.1
+"""After so long without a batch a flood has ended."""
+_MOST_PUT_OFF_SECONDS: Final = 5.0
 
 
 class Wake(Protocol):
@@ -65,11 +72,19 @@ class Intake:
         self._batch_size = batch_size
         self._retry_seconds = retry_seconds
         self._most_retry_seconds = most_retry_seconds
+        self._unchanged: dict[TenantId, None] = {}
+        """Who is to be answered, and nothing more."""
+        self._unchanged_since = 0.0
+        self._lull: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Take batches until there are no more: taking has stopped, and the last one is settled."""
         while batch := await self._deliveries.next_batch(limit=self._batch_size):
+            self._end_lull()
             await self._settle(batch)
+            self._wake_or_put_off(is_flood=len(batch) >= _FLOOD_SHARE * self._batch_size)
+        self._end_lull()
+        self._wake_unchanged()
 
     async def _settle(self, batch: Sequence[Delivery]) -> None:
         """See every delivery of the batch settled: recorded, duplicate, stale or dead-lettered."""
@@ -145,7 +160,8 @@ class Intake:
             else:
                 if has_failed:
                     _log.info("intake goes on")
-                self._on_commit()
+                if any(isinstance(entry, Refusal) for entry in entries):
+                    self._on_commit()  # of tenant events themselves nothing is told
                 return recorded
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._most_retry_seconds)
@@ -159,8 +175,32 @@ class Intake:
                 continue
             verdict = outcome.verdict
             self._metrics.tenant_events.labels(type=kind, outcome=verdict.value).inc()
-            if verdict is Verdict.RECORDED:
-                self._wake(outcome.tenant_id, overtake=outcome.changes_intention)
+            if verdict is Verdict.RECORDED and outcome.changes_intention:
+                self._unchanged.pop(outcome.tenant_id, None)
+                self._wake(outcome.tenant_id, overtake=True)
+            elif verdict is Verdict.RECORDED:
+                self._put_off(outcome.tenant_id)
+
+    def _put_off(self, tenant_id: TenantId) -> None:
+        if not self._unchanged:
+            self._unchanged_since = asyncio.get_running_loop().time()
+        self._unchanged[tenant_id] = None
+
+    def _wake_or_put_off(self, *, is_flood: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if is_flood and loop.time() - self._unchanged_since < _MOST_PUT_OFF_SECONDS:
+            self._lull = loop.call_later(_LULL_SECONDS, self._wake_unchanged)
+        else:
+            self._wake_unchanged()
+
+    def _end_lull(self) -> None:
+        if self._lull is not None:
+            self._lull.cancel()
+
+    def _wake_unchanged(self) -> None:
+        unchanged, self._unchanged = self._unchanged, {}
+        for tenant_id in unchanged:
+            self._wake(tenant_id)
 
     async def _dead_letter_all(self, letters: Sequence[DeadLetter]) -> None:
         """See all of them confirmed, side by side, so that a flood soon lets the next ones in."""
