@@ -27,7 +27,7 @@ _FLOOD_SHARE: Final = 0.25
 """A batch that is filled to this share means that more are waiting."""
 _LULL_SECONDS: Final = 0.1
 """After so long without a batch a flood has ended."""
-_MOST_PUT_OFF_SECONDS: Final = 5.0
+_MOST_PUT_OFF_SECONDS: Final = 10.0
 
 
 class Wake(Protocol):

@@ -22,13 +22,12 @@ from aio_pika.abc import (
     AbstractChannel,
     AbstractConnection,
     AbstractExchange,
-    AbstractIncomingMessage,
-    AbstractQueue,
 )
 from aio_pika.exceptions import DeliveryError
+from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from consumer.adapters.rabbitmq_messages import as_delivery, as_letter
+from consumer.adapters.rabbitmq_messages import as_delivery, as_letter, consume
 from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
     Topology,
@@ -73,7 +72,6 @@ class _Intake:
 
     number: int
     channel: AbstractChannel
-    queue: AbstractQueue
     arrived: dict[int, Delivery]
     next_tag: int = 1
     consumer_tag: str = ""
@@ -187,14 +185,14 @@ class RabbitMQ:
             async with asyncio.timeout(self._link.call_seconds):
                 channel = await connection.channel(publisher_confirms=False)
                 await channel.set_qos(prefetch_count=self._prefetch)
-                queue = await channel.get_queue(self._topology.queue, ensure=False)
                 self._watch(lost, connection, channel)
                 await self._watch_cancel(channel, lost)
                 self._sessions += 1
-                intake = _Intake(self._sessions, channel, queue, {})
+                intake = _Intake(self._sessions, channel, {})
                 self._intake = intake
                 if self._is_taking:
-                    intake.consumer_tag = await queue.consume(self._taker(intake))
+                    take = self._taker(intake)
+                    intake.consumer_tag = await consume(channel, self._topology.queue, take)
         try:
             self._note("consume", None)
             reason = await lost
@@ -213,8 +211,8 @@ class RabbitMQ:
 
         underlay.on_consumer_cancel_callbacks.add(on_cancel)
 
-    def _taker(self, intake: _Intake) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
-        async def take(message: AbstractIncomingMessage) -> None:
+    def _taker(self, intake: _Intake) -> Callable[[DeliveredMessage], None]:
+        def take(message: DeliveredMessage) -> None:
             delivery = as_delivery(message, intake.number, self._now())
             intake.arrived[delivery.tag] = delivery
             self._has_arrived.set()
@@ -268,7 +266,8 @@ class RabbitMQ:
         try:
             with translated(self._link):
                 async with asyncio.timeout(self._link.call_seconds):
-                    await intake.queue.cancel(intake.consumer_tag)
+                    underlay = await intake.channel.get_underlay_channel()
+                    await underlay.basic_cancel(intake.consumer_tag)
         except BrokerError as error:
             _log.info("consumer not cancelled", error=str(error))
 

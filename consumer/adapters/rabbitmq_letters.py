@@ -17,12 +17,12 @@ from typing import Final
 from aio_pika.abc import (
     AbstractChannel,
     AbstractConnection,
-    AbstractIncomingMessage,
     AbstractQueue,
 )
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
+from aiormq.abc import DeliveredMessage
 
-from consumer.adapters.rabbitmq_messages import as_delivery, as_message
+from consumer.adapters.rabbitmq_messages import as_delivery, as_message, consume
 from consumer.adapters.rabbitmq_topology import BrokerLink, Topology, connect, translated
 from consumer.errors import BrokerError, MessageRefused
 from consumer.letters import Letter, Original, original, read_letter, renewed
@@ -186,7 +186,7 @@ async def _take(
     news = asyncio.Event()
     has_room = True
 
-    async def take(message: AbstractIncomingMessage) -> None:
+    def take(message: DeliveredMessage) -> None:
         nonlocal has_room
         delivery = as_delivery(message, 1, datetime.now(UTC))
         # The one consumer of its channel: tags count from 1 in the queue's order.
@@ -203,7 +203,7 @@ async def _take(
     queue.channel.close_callbacks.add(on_close)
     with translated(link):
         async with asyncio.timeout(link.call_seconds):
-            await queue.consume(take)
+            await consume(queue.channel, queue.name, take)
     try:
         while has_room and held.seen < count and not queue.channel.is_closed:
             news.clear()

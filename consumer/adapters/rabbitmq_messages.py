@@ -4,12 +4,13 @@ Shared by the consumer's own sessions (`rabbitmq`) and by what an operator does 
 (`rabbitmq_letters`). Nothing here talks to the broker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import DeliveredMessage
 from pamqp import encode
 
 from consumer.errors import BrokerError
@@ -20,20 +21,38 @@ _MOST_HEADER_BYTES: Final = 120_000
 """A header frame cannot be split, and one beyond frame_max (131072) ends the whole connection."""
 
 
-def as_delivery(message: AbstractIncomingMessage, session: int, received_at: datetime) -> Delivery:
+async def consume(
+    channel: AbstractChannel, queue: str, take: Callable[[DeliveredMessage], None]
+) -> str:
+    """Have `take` called with each message as it comes; return the consumer tag.
+
+    On the channel beneath the library's own: that one makes an object of twenty attributes and one
+    more task of each message, a third of what receiving it costs.
+    """
+
+    async def call(message: DeliveredMessage) -> None:
+        take(message)
+
+    underlay = await channel.get_underlay_channel()
+    answer = await underlay.basic_consume(queue, call)
+    return str(answer.consumer_tag)
+
+
+def as_delivery(message: DeliveredMessage, session: int, received_at: datetime) -> Delivery:
     """Return the message as the delivery that it is."""
+    told = message.header.properties
     properties: dict[str, object] = {
-        "content_type": message.content_type,
-        "content_encoding": message.content_encoding,
-        "priority": message.priority,
-        "correlation_id": message.correlation_id,
-        "reply_to": message.reply_to,
-        "expiration": message.expiration,
-        "message_id": message.message_id,
-        "timestamp": message.timestamp,
-        "type": message.type,
-        "user_id": message.user_id,
-        "app_id": message.app_id,
+        "content_type": told.content_type,
+        "content_encoding": told.content_encoding,
+        "priority": told.priority,
+        "correlation_id": told.correlation_id,
+        "reply_to": told.reply_to,
+        "expiration": _seconds(told.expiration),
+        "message_id": told.message_id,
+        "timestamp": told.timestamp,
+        "type": told.message_type,
+        "user_id": told.user_id,
+        "app_id": told.app_id,
     }
     if message.delivery_tag is None:
         raise BrokerError("a delivery without a tag")
@@ -45,13 +64,17 @@ def as_delivery(message: AbstractIncomingMessage, session: int, received_at: dat
         routing_key=message.routing_key or "",
         exchange=message.exchange or "",
         redelivered=bool(message.redelivered),
-        headers=dict(message.headers),
+        headers=dict(told.headers or {}),
         properties={name: value for name, value in properties.items() if value is not None},
-        content_type=message.content_type,
-        message_id=message.message_id,
-        event_type=message.type,
-        correlation_id=message.correlation_id,
+        content_type=told.content_type,
+        message_id=told.message_id,
+        event_type=told.message_type,
+        correlation_id=told.correlation_id,
     )
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    return None if milliseconds is None else int(milliseconds) / 1000
 
 
 def as_letter(letter: DeadLetter) -> aio_pika.Message:
