@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NewType
 
 TenantId = NewType("TenantId", str)
@@ -174,11 +175,16 @@ class TenantSpec:
         CPU, memory and the restart policy are left out: the engine changes them in place, and what
         it has is read back from it. So is the pull policy, which no container keeps.
         """
-        document = as_document(self)
-        for adjustable in _NOT_IN_FINGERPRINT:
-            document.pop(adjustable, None)
-        canonical = json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _fingerprint(self)
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(spec: TenantSpec) -> str:
+    document = as_document(spec)
+    for adjustable in _NOT_IN_FINGERPRINT:
+        document.pop(adjustable, None)
+    canonical = json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 _NOT_IN_FINGERPRINT: Final = ("resources", "restart_policy", "pull_policy")

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -796,12 +796,8 @@ def _moment(stamp: str | None) -> datetime | None:
     return None if stamp is None else datetime.fromisoformat(stamp)
 
 
-_decode_spec: Final = lru_cache(maxsize=4096)(decode_spec)
-"""Many tenants share a spec, and one tenant's is read at every event."""
-
-
 def _spec(content: str | None) -> TenantSpec | None:
-    return None if content is None else _decode_spec(content)
+    return None if content is None else decode_spec(content)
 
 
 def _row(tenant: Tenant, now: datetime) -> dict[str, object]:
