@@ -89,7 +89,11 @@ class Outbox:
 
     async def _relay(self) -> bool:
         """Publish whatever is not held; return whether the broker answered for all of it."""
-        while entries := await self._ledger.unsent(limit=self._batch_size, without=self._held):
+        is_more = True
+        while is_more:
+            entries = await self._ledger.unsent(limit=self._batch_size, without=self._held)
+            # What is committed from now on wakes us again.
+            is_more = len(entries) == self._batch_size
             sent: list[int] = []
             by_tenant = sorted(entries, key=lambda entry: (entry.tenant_id, entry.entry_id))
             try:
