@@ -11,7 +11,7 @@ time goes instead, see `profiles`.
 All is to be done in ten minutes, and with `--quick` in two, on two cores that do nothing else. What
 is named in the targets is kept: 64 tenants, 64 deletions, widths of 1 to 32, 20,000 events, 10,000
 tenants. For the time, peers make their burst once; loops that are not among the best two make and
-remove theirs once; the flood has three rounds, the replacement eight, a death twelve. A quick run
+remove theirs once; the flood has three rounds, the replacement sixteen, a death twelve. A quick run
 has fewer rounds and smaller bursts and floods, and no minute of rest: no figures of idle CPU.
 """
 

@@ -67,7 +67,7 @@ ROW = Row(
     name="replacement",
     title="downtime of a replacement",
     target=Target(most_ratio=1.05, most_more=0.015),
-    rounds=8,
+    rounds=16,
     quick_rounds=2,
     floor=_floor,
     ours=_ours,

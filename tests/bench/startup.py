@@ -38,7 +38,7 @@ ROW = Row(
     name="startup",
     title="start of a tenant",
     target=Target(most_ratio=1.05, most_more=0.015),
-    rounds=30,
+    rounds=80,
     quick_rounds=8,
     floor=_floor,
     ours=_ours,
