@@ -38,6 +38,7 @@ RIGHTS: Final = {
     "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
     "device_cgroup_rules": ["a *:* rwm"],
     "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup"],
+    "sysctls": {"net.ipv4.ip_forward": "1"},
 }
 
 
