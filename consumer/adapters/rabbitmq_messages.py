@@ -1,7 +1,7 @@
 """AMQP messages become deliveries, and deliveries messages again.
 
 Shared by the consumer's own sessions (`rabbitmq`) and by what an operator does with dead letters
-(`rabbitmq_letters`). Nothing here talks to the broker.
+(`rabbitmq_letters`). But for `consume`, nothing here talks to the broker.
 """
 
 from collections.abc import Callable, Mapping
