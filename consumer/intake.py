@@ -24,8 +24,8 @@ from consumer.ports import Deliveries, Ledger, Publisher, Recorded
 _log: Final = structlog.get_logger(__name__)
 
 _FLOOD_SHARE: Final = 0.25
-"""A batch that is filled to this share means that more are waiting."""
-_LULL_SECONDS: Final = 0.1
+"""A batch that is filled to this share, or so many to be answered, mean that more are coming."""
+_LULL_SECONDS: Final = 0.3
 """After so long without a batch a flood has ended."""
 _MOST_PUT_OFF_SECONDS: Final = 10.0
 
@@ -82,7 +82,9 @@ class Intake:
         while batch := await self._deliveries.next_batch(limit=self._batch_size):
             self._end_lull()
             await self._settle(batch)
-            self._wake_or_put_off(is_flood=len(batch) >= _FLOOD_SHARE * self._batch_size)
+            # A busy loop takes a flood in small batches too.
+            most = max(len(batch), len(self._unchanged))
+            self._wake_or_put_off(is_flood=most >= _FLOOD_SHARE * self._batch_size)
         self._end_lull()
         self._wake_unchanged()
 

@@ -414,6 +414,33 @@ async def test_in_a_flood_who_is_unchanged_is_answered_after_it(bench: Bench) ->
     await running
 
 
+async def test_a_flood_in_small_batches_is_one_too(bench: Bench) -> None:
+    """Many who are to be answered wait for a lull, however little comes at a time."""
+    tenants = [f"t{number}" for number in range(4)]
+    await bench.take(
+        *(make_delivery(tag, body=make_document(it)) for tag, it in enumerate(tenants, 1))
+    )
+    bench.wakes.clear()
+    bench.broker = FakeBroker()
+    running = asyncio.create_task(bench.intake(batch_size=12).run())
+
+    woken = []
+    bench.broker.deliver(
+        *(make_delivery(tag, body=make_document(it)) for tag, it in enumerate(tenants, 11))
+    )
+    for tag in range(21, 26):
+        again = make_delivery(tag, message_id="event-1", body=make_document(tenants[0]))
+        bench.broker.deliver(again)
+        await asyncio.sleep(0.1)
+        woken.append(len(bench.wakes))
+    await asyncio.sleep(0.5)
+
+    assert woken == [0] * 5
+    assert len(bench.wakes) == 4
+    bench.broker.stop_taking()
+    await running
+
+
 async def test_a_flood_that_does_not_end_puts_nobody_off_for_long(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
