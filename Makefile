@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak bench bench-check check static unit format contract clean
+.PHONY: help demo run env test soak bench bench-check check static unit format contract clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -15,6 +15,9 @@ demo: $(READY) ## one tenant's life on a real broker and engine, in front of you
 
 run: $(READY) ## the consumer in the foreground, with whatever it needs, until Ctrl-C
 	@$(BIN)/python -m deploy.run
+
+env: ## .env for docker-compose.yml, with fresh passwords; one that is there is kept
+	@deploy/fresh-env
 
 test: $(READY) ## every test, on servers of their own (ARGS="-k oom" for some)
 	@$(BIN)/python -m deploy.lab.packages

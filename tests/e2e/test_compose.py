@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = Names("landlord")
 """Those of the contract: nothing in the compose files changes them."""
+PASSWORD: Final = "compose-password"
 TOKEN: Final = "compose-token"
 JOB: Final = "landlord-consumer"
 UP_SECONDS: Final = 300.0
@@ -54,7 +55,9 @@ class Compose:
             "DOCKER_SOCKET": str(socket_of(host)),
             "BIND_ADDRESS": host.address,
             "TENANT_PORTS": f"{host.address}:8042:8042",
+            "BROKER_PASSWORD": PASSWORD,
             "HTTP_TOKEN": TOKEN,
+            "GRAFANA_PASSWORD": PASSWORD,
             "CONSUMER_IMAGE": CONSUMER,
             "RABBITMQ_IMAGE": RABBITMQ,
             "PROMETHEUS_IMAGE": PROMETHEUS,
@@ -151,7 +154,7 @@ async def status_of(compose: Compose, tenant_id: str) -> Mapping[str, object]:
 async def live(compose: Compose, tenant_id: str, *engine: str) -> None:
     """Take a tenant through its life; `engine` are the words that reach its engine."""
     container = NAMES.container(tenant_id)
-    broker = f"amqp://landlord:change-me@{compose.place('rabbitmq', 5672)}/"
+    broker = f"amqp://landlord:{PASSWORD}@{compose.place('rabbitmq', 5672)}/"
     async with connect(broker, NAMES) as clients:
         await clients.publisher.create(make_document(tenant_id))
         told = await clients.subscriber.expect(tenant_id, state="running", timeout=60)
@@ -176,6 +179,19 @@ async def scrapes(compose: Compose) -> bool:
     return any(line["value"][1] == "1" for line in json.loads(said)["data"]["result"])
 
 
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/docker-compose.dind.yml"])
+def test_nothing_starts_before_passwords_are_chosen(file: str) -> None:
+    """Compose names the one that lacks, and the command that writes it."""
+    words = ("--env-file", str(ROOT / ".env.example"), "-f", str(ROOT / file), "config")
+    outcome = subprocess.run(
+        [find("docker-compose"), *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert outcome.returncode != 0
+    assert "_PASSWORD" in outcome.stderr
+    assert "make env" in outcome.stderr
+
+
 @pytest.mark.usefixtures("images", "clean")
 async def test_the_mounted_socket(docker_host: DockerHost, tmp_path: Path) -> None:
     """RabbitMQ, the consumer beside its tenants, and Prometheus; all is gone afterwards."""
@@ -192,7 +208,10 @@ async def test_the_mounted_socket(docker_host: DockerHost, tmp_path: Path) -> No
 async def test_docker_in_docker_by_tls(
     docker_host: DockerHost, docker: DockerCli, tmp_path: Path
 ) -> None:
-    """The tenant runs within the engine of the project, not on this one (checklist 26)."""
+    """The tenant runs within the engine of the project, not on this one (checklist 26).
+
+    Nor does it reach the broker or the consumer, which that engine lies between.
+    """
     lab = tmp_path / "lab.yml"
     lab.write_text(json.dumps({"version": "3.9", "services": {"dind": RIGHTS}}))
     files = [ROOT / "deploy" / "docker-compose.dind.yml", lab]
@@ -202,10 +221,42 @@ async def test_docker_in_docker_by_tls(
         archive = docker_save(docker, WEB)
         docker.run("exec", "-i", *within[1:], "load", stdin=archive)
         await live(compose, "nested", *within)
+        guest = compose.docker.run(*within, "run", "-d", "--network", "tenants", WEB)
+        engine = (
+            answer(compose, within, guest, "127.0.0.1", 8080),
+            answer(compose, within, guest, gateway_of(compose, within, guest), 2376),
+        )
+        siblings = [
+            answer(compose, within, guest, address, port)
+            for service, port in (("rabbitmq", 5672), ("consumer", 8080))
+            for address in addresses_of(compose, service)
+        ]
         beside = docker.containers(NAMES.label)
 
+    assert all(engine)
+    assert len(siblings) >= 2
+    assert not any(siblings)
     assert beside == []
     assert compose.left() == []
+
+
+def answer(compose: Compose, within: Sequence[str], container: str, address: str, port: int) -> str:
+    """Return what answers the container there; nothing when it gets no connection."""
+    # One that stops writing at once is not answered by everybody.
+    ask = f"{{ printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 1; }} | timeout 5 nc {address} {port}"
+    return compose.docker.run(*within, "exec", container, "sh", "-c", f"{ask} || true")
+
+
+def gateway_of(compose: Compose, within: Sequence[str], container: str) -> str:
+    """Return the address by which the container reaches its engine's host."""
+    shown = "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}"
+    return compose.docker.run(*within, "inspect", "-f", shown, container)
+
+
+def addresses_of(compose: Compose, service: str) -> list[str]:
+    """Return the service's addresses on all of its networks."""
+    shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    return compose.docker.run("inspect", "-f", shown, compose.run("ps", "-q", service)).split()
 
 
 def docker_save(docker: DockerCli, image: str) -> bytes:

@@ -149,7 +149,7 @@ def person(
     somebody.saves("config.yaml", example("yaml"))
     for before, after in {
         'host: "" ': f'host: "{docker_host.url}" ',
-        "amqp://landlord:change-me@rabbitmq.example.com:5672/": broker.url,
+        "amqp://landlord:PASSWORD@rabbitmq.example.com:5672/": broker.url,
         "/var/lib/landlord/landlord.db": f"{tmp_path}/landlord.db",
         "port: 8080": f"port: {http_port}",
         "registry.example.com": images,

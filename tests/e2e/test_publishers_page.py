@@ -59,9 +59,9 @@ class Desk:
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
-            "AMQP_URL": f"amqp://billing:change-me@127.0.0.1:{self.broker.port}/%2F",
+            "AMQP_URL": f"amqp://billing:PASSWORD@127.0.0.1:{self.broker.port}/%2F",
             "RABBITMQ_API": f"http://127.0.0.1:{self.broker.api_port}/api",
-            "RABBITMQ_LOGIN": "billing:change-me",
+            "RABBITMQ_LOGIN": "billing:PASSWORD",
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
