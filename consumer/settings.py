@@ -178,6 +178,9 @@ class Tls(_Group):
     cert: File | None = Field(None, description="client certificate (PEM file)")
     key: File | None = Field(None, description="client key (PEM file)")
     verify: bool = Field(True, description="whether the other side's certificate is checked")
+    strict: bool = Field(
+        False, description="whether a slip of form in it is refused too (RFC 5280 to the letter)"
+    )
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:
@@ -187,9 +190,9 @@ class Tls(_Group):
 
     @property
     def is_given(self) -> bool:
-        """Whether anybody asked for TLS; `verify`, whatever it says, asks for it too."""
+        """Whether anybody asked for TLS; `verify` and `strict`, whatever they say, ask too."""
         has_files = self.ca is not None or self.cert is not None
-        return has_files or "verify" in self.model_fields_set
+        return has_files or bool({"verify", "strict"} & self.model_fields_set)
 
 
 class TenantDefaults(_Group):

@@ -64,6 +64,7 @@ def broker_link(settings: Settings) -> BrokerLink:
             cert=_path(broker.tls.cert),
             key=_path(broker.tls.key),
             verify=broker.tls.verify,
+            is_strict=broker.tls.strict,
         ),
         heartbeat_seconds=broker.heartbeat_seconds,
         call_seconds=broker.request_seconds,
@@ -200,7 +201,11 @@ def _endpoint(docker: Docker) -> Endpoint:
         return Endpoint(url=docker.url)
     try:
         context = tls_context(
-            ca=_path(tls.ca), cert=_path(tls.cert), key=_path(tls.key), verify=tls.verify
+            ca=_path(tls.ca),
+            cert=_path(tls.cert),
+            key=_path(tls.key),
+            verify=tls.verify,
+            is_strict=tls.strict,
         )
     except TlsFault as fault:
         raise SettingsError((Fault(f"compute.docker.tls.{fault.name}", fault.rule),)) from fault

@@ -22,6 +22,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from consumer.adapters.certificates import look_at_certificates
 from consumer.errors import ConsumerError, EngineUnavailable
 
 STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
@@ -97,7 +98,12 @@ class TlsFault(ConsumerError):
 
 
 def tls_context(
-    *, ca: str | None = None, cert: str | None = None, key: str | None = None, verify: bool = True
+    *,
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+    verify: bool = True,
+    is_strict: bool = False,
 ) -> ssl.SSLContext:
     """Return how TLS is spoken with an engine; without `ca`, the system's are trusted.
 
@@ -107,6 +113,7 @@ def tls_context(
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:
         raise TlsFault("ca", f"{ca} cannot be used: {_tls_words(error)}") from error
+    look_at_certificates(context, is_strict=is_strict)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -26,6 +26,7 @@ from aio_pika.exceptions import (
 )
 from pamqp.common import FieldValue
 
+from consumer.adapters.certificates import look_at_certificates
 from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRefused
 from consumer.model import EventKind
 
@@ -47,16 +48,21 @@ _AS_VALUE: Final = re.compile(r"^the value '(?P<value>.*)' of type '.*'$", re.DO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerTls:
-    """Files (PEM) for `amqps://`; `verify` False trusts any certificate."""
+    """Files (PEM) for `amqps://`; `verify` False trusts any certificate.
+
+    `is_strict` refuses one for a slip of form as well.
+    """
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
     verify: bool = True
+    is_strict: bool = False
 
     def context(self) -> ssl.SSLContext:
         """Return the context; raise OSError (with ssl.SSLError) when a file is no good."""
         context = ssl.create_default_context(cafile=self.ca)
+        look_at_certificates(context, is_strict=self.is_strict)
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -336,6 +336,7 @@ def test_the_tls_port_without_tls_is_refused() -> None:
         ),
         pytest.param("tcp://engine:2376", "verify: false", True, id="unverified, no files"),
         pytest.param("tcp://engine:2376", "verify: true", True, id="the system's authorities"),
+        pytest.param("tcp://engine:2376", "strict: true", True, id="the same, strictly"),
         pytest.param("unix:///run/docker.sock", "ca: certs/ca.pem", False, id="socket"),
     ],
 )
