@@ -37,6 +37,7 @@ from consumer.contract import BrokerNames
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
+from consumer.memory import MemoryBudget
 from consumer.metrics import Metrics
 from consumer.policy import Policy, check
 from consumer.reconciler import Backoff
@@ -106,6 +107,11 @@ def broker_user(settings: Settings) -> BrokerUser:
         vhost=link.vhost,
         names=(names.tenant_exchange, names.queue, names.status_exchange, names.dead_letter),
     )
+
+
+def memory_budget(settings: Settings) -> MemoryBudget:
+    """Return what may be held in memory, in flight and remembered."""
+    return MemoryBudget(settings.limits.memory_mb)
 
 
 def rabbitmq(settings: Settings, on_change: Callable[[bool], None]) -> RabbitMQ:
