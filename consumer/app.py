@@ -22,6 +22,7 @@ from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.contract import asyncapi
+from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
 from consumer.errors import (
     ConsumerError,
@@ -288,7 +289,7 @@ async def _build(
             deliveries=broker,
             publisher=broker,
             ledger=ledger,
-            decode=traces.decode(admission.admit),
+            decode=Decoder(traces.decode(admission.admit)).decode,
             wake=dispatcher.wake,
             on_commit=outbox.wake,
             metrics=metrics,

@@ -61,6 +61,7 @@ class SpecDefaults:
     label_prefix: str = "landlord"
     provider_config: Mapping[str, object] = field(default_factory=dict)
     max_body_bytes: int = 262_144
+    max_yaml_bytes: int = 262_144
 
 
 class Plain(str):
@@ -289,9 +290,9 @@ _Test = Annotated[
 class HealthCheckDocument(_Part):
     """A health check by a command run in the container."""
 
-    test: _Test = None
+    test: Annotated[_Test, Many] = None
     """A line for the shell; or words to run, with or without CMD; or CMD-SHELL and a line."""
-    command: _Test = None
+    command: Annotated[_Test, Many] = None
     """Another word for test."""
     type: Annotated[Text, AfterValidator(_can_be_run)] = "exec"
     """exec is the only one."""

@@ -6,7 +6,9 @@ code from the contract. Both are decided once, in the adapter that met the forei
 status codes and exception types. Nobody else looks into an error's text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from typing_extensions import override
 
@@ -32,11 +34,35 @@ class Fault:
         return f"{self.field}: {self.rule}" if self.field else self.rule
 
 
+_MOST_FAULTS: Final = 100
+_LONGEST_FIELD: Final = 256
+_LONGEST_RULE: Final = 512
+
+
+def _in_bounds(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """Return the faults as they are told: of a hostile document there may be as many as it likes.
+
+    A status event holds fewer; the log and the ledger are to hold no more either.
+    """
+    told = [
+        Fault(_cut(fault.field, _LONGEST_FIELD), _cut(fault.rule, _LONGEST_RULE))
+        for fault in faults[:_MOST_FAULTS]
+    ]
+    if len(faults) > _MOST_FAULTS:
+        told.append(Fault("", f"and {len(faults) - _MOST_FAULTS} more faults"))
+    return tuple(told)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 class InvalidMessage(ConsumerError):
     """A delivery that can never become an intention; it is dead-lettered.
 
-    `reason` is `invalid_event`, `policy_denied` or `provider_not_supported`. `tenant_id` and
-    `event_id` are what could still be read of the message, so that the tenant can be told.
+    `reason` is `invalid_event`, `policy_denied` or `provider_not_supported`. `faults` are kept as
+    far as anybody reads: so many, so long. `tenant_id` and `event_id` are what could still be read
+    of the message, so that the tenant can be told.
     """
 
     def __init__(
@@ -47,9 +73,9 @@ class InvalidMessage(ConsumerError):
         tenant_id: str | None = None,
         event_id: str | None = None,
     ) -> None:
-        super().__init__("; ".join(str(fault) for fault in faults))
+        self.faults = _in_bounds(faults)
+        super().__init__("; ".join(str(fault) for fault in self.faults))
         self.reason = reason
-        self.faults = faults
         self.tenant_id = tenant_id
         self.event_id = event_id
 

@@ -9,7 +9,7 @@ is to be changed goes at once. Before it comes the broker adapter, after it the 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -54,7 +54,7 @@ class Intake:
         deliveries: Deliveries,
         publisher: Publisher,
         ledger: Ledger,
-        decode: Callable[[Delivery], TenantEvent],
+        decode: Callable[[Delivery], Awaitable[TenantEvent]],
         wake: Wake,
         on_commit: Callable[[], None],
         metrics: Metrics,
@@ -90,17 +90,17 @@ class Intake:
 
     async def _settle(self, batch: Sequence[Delivery]) -> None:
         """See every delivery of the batch settled: recorded, duplicate, stale or dead-lettered."""
-        parts = self._sort(batch)
+        parts = await self._sort(batch)
         recorded = await self._record(parts.entries)
         self._wake_tenants(parts, recorded)
         await self._dead_letter_all(parts.letters)
         await self._deliveries.ack_through(batch[-1])
 
-    def _sort(self, batch: Sequence[Delivery]) -> _Sorted:
+    async def _sort(self, batch: Sequence[Delivery]) -> _Sorted:
         parts = _Sorted([], [], [])
         for delivery in batch:
             try:
-                event = self._decode_safely(delivery)
+                event = await self._decode_safely(delivery)
             except InvalidMessage as error:
                 self._refuse(delivery, error, parts)
             else:
@@ -108,9 +108,9 @@ class Intake:
                 parts.kinds.append(event.kind.value)
         return parts
 
-    def _decode_safely(self, delivery: Delivery) -> TenantEvent:
+    async def _decode_safely(self, delivery: Delivery) -> TenantEvent:
         try:
-            return self._decode(delivery)
+            return await self._decode(delivery)
         except InvalidMessage:
             raise
         except Exception as error:  # noqa: BLE001 - one delivery's trouble stays its own

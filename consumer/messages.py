@@ -8,7 +8,6 @@ intake.
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,14 +15,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
-from typing_extensions import override
 
 from consumer.document import (
     DocumentError,
-    Number,
-    Plain,
     SpecDefaults,
     is_null,
     read_document,
@@ -50,6 +45,7 @@ from consumer.model import (
     as_document,
     as_tenant_id,
 )
+from consumer.parsing import as_text, parse_json, parse_yaml
 
 STRUCTURED: Final = "application/cloudevents+json"
 _YAML_TYPES: Final = frozenset(
@@ -173,7 +169,7 @@ def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEve
     event_id = _carried(_cloud_attribute(delivery, "id") or delivery.message_id)
     tenant_id: str | None = None
     try:
-        envelope = _open(delivery, defaults.max_body_bytes)
+        envelope = _open(delivery, defaults)
         event_id = _carried(envelope.event_id)
         document = _as_mapping(envelope.document)
         kind = _kind(envelope.event_type)
@@ -183,11 +179,6 @@ def decode_tenant_event(delivery: Delivery, defaults: SpecDefaults) -> TenantEve
     except DocumentError as error:
         raise InvalidMessage(
             Reason.INVALID_EVENT, error.faults, tenant_id=tenant_id, event_id=event_id
-        ) from None
-    except RecursionError:
-        faults = (Fault("", "the document is nested too deeply"),)
-        raise InvalidMessage(
-            Reason.INVALID_EVENT, faults, tenant_id=tenant_id, event_id=event_id
         ) from None
     if event.spec is not None and event.spec.provider_type not in defaults.providers:
         known = ", ".join(sorted(defaults.providers))
@@ -228,21 +219,29 @@ def _read(kind: EventKind, document: Mapping[str, object], defaults: SpecDefault
     )
 
 
-def _open(delivery: Delivery, max_body_bytes: int) -> _Envelope:
-    if len(delivery.body) > max_body_bytes:
-        rule = f"the body has {len(delivery.body)} bytes, at most {max_body_bytes} are taken"
-        raise DocumentError([Fault("", rule)])
+def _open(delivery: Delivery, defaults: SpecDefaults) -> _Envelope:
+    _check_length(len(delivery.body), defaults.max_body_bytes)
     content_type = _media_type(delivery.content_type)
     if content_type == STRUCTURED:
-        return _open_structured(delivery)
+        return _open_structured(delivery, defaults)
     _check_version(_cloud_attribute(delivery, "specversion"))
-    is_yaml = content_type in _YAML_TYPES
-    text = _as_text(delivery.body)
+    text = as_text(delivery.body)
     return _Envelope(
         event_type(delivery),
         _cloud_attribute(delivery, "id") or delivery.message_id,
-        _parse_yaml(text) if is_yaml else _parse_json(text),
+        _yaml(text, defaults) if content_type in _YAML_TYPES else parse_json(text),
     )
+
+
+def _check_length(length: int, most: int) -> None:
+    if length > most:
+        rule = f"the body has {length} bytes, at most {most} are taken"
+        raise DocumentError([Fault("", rule)])
+
+
+def _yaml(text: str, defaults: SpecDefaults) -> object:
+    _check_length(len(text.encode()), defaults.max_yaml_bytes)
+    return parse_yaml(text)
 
 
 def _media_type(content_type: object) -> str:
@@ -251,28 +250,28 @@ def _media_type(content_type: object) -> str:
     return text.partition(";")[0].strip().lower()
 
 
-def _open_structured(delivery: Delivery) -> _Envelope:
-    cloud_event = _as_mapping(_parse_json(_as_text(delivery.body)))
+def _open_structured(delivery: Delivery, defaults: SpecDefaults) -> _Envelope:
+    cloud_event = _as_mapping(parse_json(as_text(delivery.body)))
     _check_version(cloud_event.get("specversion"), is_required=True)
     kind, event_id = cloud_event.get("type"), cloud_event.get("id")
     if not isinstance(kind, str) or not isinstance(event_id, str):
         raise DocumentError([Fault("", "a CloudEvent needs type and id, both strings")])
     traceparent = _carried(cloud_event.get("traceparent"))
-    return _Envelope(kind, event_id, _structured_content(cloud_event), traceparent)
+    return _Envelope(kind, event_id, _structured_content(cloud_event, defaults), traceparent)
 
 
-def _structured_content(cloud_event: Mapping[str, object]) -> object:
+def _structured_content(cloud_event: Mapping[str, object], defaults: SpecDefaults) -> object:
     is_yaml = _media_type(cloud_event.get("datacontenttype")) in _YAML_TYPES
     encoded, content = cloud_event.get("data_base64"), cloud_event.get("data")
     if not isinstance(encoded, str):
-        return _parse_yaml(content) if is_yaml and isinstance(content, str) else content
+        return _yaml(content, defaults) if is_yaml and isinstance(content, str) else content
     try:
-        text = _as_text(base64.b64decode(encoded, validate=True))
+        text = as_text(base64.b64decode(encoded, validate=True))
     except DocumentError:
         raise
     except ValueError:
         raise DocumentError([Fault("data_base64", "is not base64")]) from None
-    return _parse_yaml(text) if is_yaml else _parse_json(text)
+    return _yaml(text, defaults) if is_yaml else parse_json(text)
 
 
 def _check_version(version: object, *, is_required: bool = False) -> None:
@@ -312,145 +311,6 @@ def _as_mapping(document: object) -> Mapping[str, object]:
         found = {list: "a list", type(None): "nothing"}.get(type(document), "a single value")
         raise DocumentError([Fault("", f"the document has to be an object, got {found}")])
     return document
-
-
-# --- JSON and YAML ----------------------------------------------------------------------------
-
-
-def _as_text(body: bytes) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        rule = f"the body is not UTF-8 (byte {error.start})"
-        raise DocumentError([Fault("", rule)]) from None
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    mapping: dict[str, object] = {}
-    for name, value in pairs:
-        if name in mapping:
-            raise DocumentError([Fault("", f"duplicate key {name[:80]!r}")])
-        mapping[name] = value
-    return mapping
-
-
-def _refuse_constant(text: str) -> object:
-    raise DocumentError([Fault("", f"{text} is not a JSON number")])
-
-
-_STRING_OR_COMMENT: Final = re.compile(
-    r""""(?:[^"\\]++|\\.)*+"?|//[^\n]*|/\*(?:.*?\*/|.*)""", re.DOTALL
-)
-"""Takes what is left unclosed to its end, so that no text is gone through more than twice."""
-
-
-def _without_comments(text: str) -> str:
-    """Blank out `//` and `/* */` comments outside strings; every other character stays in place."""
-    return _STRING_OR_COMMENT.sub(_blank, text)
-
-
-def _blank(found: re.Match[str]) -> str:
-    token = found[0]
-    is_unclosed = token.startswith("/*") and not (token.endswith("*/") and len(token) >= 4)
-    if token.startswith('"') or is_unclosed:
-        return token
-    return re.sub(r"[^\n]", " ", token)
-
-
-def _parse_json(text: str) -> object:
-    """Return the parsed JSON; `//` and `/* */` comments are taken."""
-    try:
-        try:
-            content = _json(text)
-        except json.JSONDecodeError:
-            if "/" not in text:
-                raise
-            content = _json(_without_comments(text))
-    except json.JSONDecodeError as error:
-        rule = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        raise DocumentError([Fault("", rule)]) from None
-    except DocumentError:
-        raise
-    except ValueError as error:
-        raise DocumentError([Fault("", f"not JSON: {error}")]) from None
-    if "\\ud" in text.lower():
-        _refuse_surrogates(content)
-    return content
-
-
-def _json(text: str) -> object:
-    content: object = json.loads(
-        text,
-        object_pairs_hook=_without_duplicates,
-        parse_constant=_refuse_constant,
-        parse_float=Number,
-    )
-    return content
-
-
-def _refuse_surrogates(content: object) -> None:
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        rule = "a string holds half of a surrogate pair, which is no text"
-        raise DocumentError([Fault("", rule)]) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes scalars as written, and refuses what makes YAML surprising."""
-
-    @override
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # untyped in the stubs
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise DocumentError([Fault("", f"YAML aliases are refused{_line(event.start_mark)}")])
-        if getattr(event, "tag", None):
-            raise DocumentError([Fault("", f"YAML tags are refused{_line(event.start_mark)}")])
-        return super().compose_node(parent, index)
-
-
-def _line(mark: object) -> str:
-    return f" (line {mark.line + 1})" if isinstance(mark, yaml.Mark) else ""
-
-
-def _parse_yaml(text: str) -> object:
-    try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            content = _plain(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or "not readable"
-        where = _line(getattr(error, "problem_mark", None))
-        raise DocumentError([Fault("", f"not YAML: {problem}{where}")]) from None
-    except DocumentError:
-        raise
-    except (ValueError, OverflowError):
-        # An escape such as "\UFFFFFFFF", which PyYAML turns into a character without asking.
-        raise DocumentError([Fault("", "not YAML: no such character")]) from None
-    if "\\" in text:
-        _refuse_surrogates(content)
-    return content
-
-
-def _plain(node: yaml.Node) -> object:
-    if isinstance(node, yaml.MappingNode):
-        return _without_duplicates([(_key(key), _plain(value)) for key, value in node.value])
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(member) for member in node.value]
-    is_quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
-    return str(node.value) if is_quoted else Plain(node.value)
-
-
-def _key(node: yaml.Node) -> str:
-    key = _plain(node)
-    if not isinstance(key, str):
-        raise DocumentError([Fault("", f"a YAML key has to be text{_line(node.start_mark)}")])
-    if isinstance(key, Plain) and key == "<<":
-        raise DocumentError([Fault("", f"YAML merge keys are refused{_line(node.start_mark)}")])
-    return str(key)
 
 
 # --- the ledger's JSON ------------------------------------------------------------------------

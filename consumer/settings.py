@@ -363,6 +363,9 @@ class Limits(_Group):
     stops: Count = Field(16, description="containers stopping at a time")
     passes: Count = Field(1024, description="tenants in a pass at a time")
     max_event_bytes: int = Field(262_144, ge=256, le=16_777_216, description="longest body taken")
+    max_yaml_bytes: int = Field(
+        262_144, ge=256, le=16_777_216, description="longest body taken in YAML"
+    )
     memory_mb: int = Field(
         64, ge=8, le=65_536, description="for what is in flight and what is remembered, in MiB"
     )

@@ -235,6 +235,7 @@ def spec_defaults(settings: Settings) -> SpecDefaults:
         label_prefix=compute.docker.label_prefix,
         provider_config=compute.docker.provider_config,
         max_body_bytes=settings.limits.max_event_bytes,
+        max_yaml_bytes=settings.limits.max_yaml_bytes,
     )
 
 

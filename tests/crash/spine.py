@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 
+from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
 from consumer.document import SpecDefaults
 from consumer.errors import LedgerError
@@ -125,7 +126,7 @@ class World:
             deliveries=broker,
             publisher=broker,
             ledger=ledger,
-            decode=partial(decode_tenant_event, defaults=SpecDefaults()),
+            decode=Decoder(partial(decode_tenant_event, defaults=SpecDefaults())).decode,
             wake=dispatcher.wake,
             on_commit=outbox.wake,
             metrics=metrics,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from consumer.decoding import Decoder
 from consumer.document import SpecDefaults
 from consumer.intake import Intake
 from consumer.messages import Delivery, decode_tenant_event
@@ -51,7 +52,7 @@ class Bench:
             deliveries=self.broker,
             publisher=self.broker,
             ledger=self.ledger,
-            decode=decode,
+            decode=Decoder(decode).decode,
             wake=self.wake,
             on_commit=self._commit,
             metrics=self.metrics,

@@ -672,9 +672,9 @@ def test_yaml_fields_are_what_the_document_says_they_are() -> None:
         pytest.param("a: b: c", "not YAML", id="two colons"),
         pytest.param("a: \x07", "not YAML", id="control character"),
         pytest.param("%YAML 2.0\n---\na: 1", "not YAML", id="version"),
-        pytest.param('a: "\\ud800"', "surrogate", id="half a surrogate pair"),
-        pytest.param('a: "\\U00110000"', "no such character", id="beyond Unicode"),
-        pytest.param('a: "\\UFFFFFFFF"', "no such character", id="far beyond Unicode"),
+        pytest.param('a: "\\ud800"', "invalid Unicode character", id="half a surrogate pair"),
+        pytest.param('a: "\\U00110000"', "invalid Unicode character", id="beyond Unicode"),
+        pytest.param('a: "\\UFFFFFFFF"', "invalid Unicode character", id="far beyond Unicode"),
     ],
 )
 def test_broken_or_surprising_yaml_is_refused(body: str, rule: str) -> None:
