@@ -1,7 +1,8 @@
 """The composition root: build the parts, open them in order, run them, drain, close.
 
 The only place that knows concrete classes; `wiring` gives it settings as plain values. Every part
-runs as a named task of one group; one that ends unasked takes the consumer down loudly.
+runs as a named task of one group; one that ends unasked is told in one line, which says why, and
+ends the process within a second, whatever else hangs.
 """
 
 import asyncio
@@ -24,13 +25,16 @@ from consumer.api import Api
 from consumer.contract import asyncapi
 from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
+from consumer.ending import end_soon, loudly, on_stray_exception, outcome, until_stopped
 from consumer.errors import (
     ConsumerError,
     EngineUnavailable,
     LeaseHeld,
     LedgerError,
     LedgerInUse,
+    TaskEnded,
 )
+from consumer.faults import for_ever
 from consumer.feed import Feed, Lines
 from consumer.intake import Intake
 from consumer.lease import Lease
@@ -60,9 +64,22 @@ async def serve(settings: Settings) -> int:
     """Run the consumer until it is told to stop; return the exit code.
 
     While another consumer owns the ledger, or holds the lease of our instance on the engine, it
-    stands by. Raises ConsumerError when it cannot start: a port taken, a name on the broker that
-    has other arguments.
+    stands by. Returns 1 when a task ended unasked. Raises ConsumerError when it cannot start: a
+    port taken, a name on the broker that has other arguments.
     """
+    asyncio.get_running_loop().set_exception_handler(on_stray_exception)
+    try:
+        return await _serve(settings)
+    except TaskEnded:
+        return 1  # it was told when it ended
+    except ConsumerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a fault of ours only the place is told
+        end_soon("start", error)
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     wiring.check_provider_config(settings)
@@ -95,19 +112,9 @@ async def _serve_leased(
         try:
             await _run(parts, stop, settings.shutdown.drain_seconds)
         except ExceptionGroup as failures:
-            ours, others = failures.split(ConsumerError)
-            if ours is None or others is not None:
-                raise
-            raise _first(ours) from failures
+            raise outcome(failures) from failures
     with suppress(EngineUnavailable):
         await lease.release()
-
-
-def _first(failures: ExceptionGroup[ConsumerError]) -> ConsumerError:
-    failure: ConsumerError | ExceptionGroup[ConsumerError] = failures
-    while isinstance(failure, ExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
 
 
 # --- one consumer for a ledger ----------------------------------------------------------------
@@ -154,7 +161,7 @@ async def _stand_by_for_lease(
     _log.warning("standing by", instance=settings.instance, error=trouble)
     async with _standby_api(settings, "lease", trouble), asyncio.TaskGroup() as group:
         stopping = group.create_task(stop.wait(), name="stop")
-        taking = group.create_task(lease.take_over(), name="take over")
+        taking = group.create_task(loudly("take over", lease.take_over()), name="take over")
         await asyncio.wait((stopping, taking), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         taking.cancel()
@@ -189,7 +196,7 @@ async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIter
     async with api.serve(settings.http.host, settings.http.port):
         _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
         # No group: what the block raises is to come out as it is.
-        telling = asyncio.create_task(feed.run(), name="feed")
+        telling = asyncio.create_task(loudly("feed", for_ever("feed", feed.run())), name="feed")
         try:
             yield
         finally:
@@ -239,6 +246,7 @@ class _Parts:
     upkeep: Upkeep
     feed: Feed
     lease: Lease
+    ledger: SqlLedger
 
     def readiness(self) -> Mapping[str, str | None]:
         """Return what keeps each of the outside parts from being used; None where nothing does."""
@@ -313,6 +321,7 @@ async def _build(
         ),
         feed=feed,
         lease=lease,
+        ledger=ledger,
     )
     await _open_api(settings, stack, parts, _Reading(ledger, engine, metrics, reconciler))
     return parts
@@ -377,7 +386,7 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
     async with asyncio.TaskGroup() as group:
 
         def start(name: str, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
-            return group.create_task(_for_ever(name, coroutine), name=name)
+            return group.create_task(loudly(name, for_ever(name, coroutine)), name=name)
 
         tasks = [
             start("broker", parts.broker.run()),
@@ -387,21 +396,17 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
             start("upkeep", parts.upkeep.run()),
             start("feed", parts.feed.run()),
             start("lease", parts.lease.keep()),
+            start("ledger writer", parts.ledger.watch_writer()),
         ]
-        intake = group.create_task(parts.intake.run(), name="intake")
-        announcing = group.create_task(_announce_ready(parts), name="ready")
+        taking = until_stopped("intake", parts.intake.run(), stop)
+        intake = group.create_task(loudly("intake", taking), name="intake")
+        announcing = group.create_task(loudly("ready", _announce_ready(parts)), name="ready")
         await stop.wait()
         announcing.cancel()
         await _drain(parts, intake, drain_seconds)
         asyncio.get_running_loop().call_later(_CLOSE_SECONDS, _leave_behind)
         for task in (intake, *tasks):
             task.cancel()
-
-
-async def _for_ever(name: str, coroutine: Coroutine[object, object, None]) -> None:
-    """Await a part that never ends by itself; its end is an error."""
-    await coroutine
-    raise RuntimeError(f"{name} ended unasked")
 
 
 async def _announce_ready(parts: _Parts) -> None:

@@ -111,6 +111,17 @@ class LedgerError(ConsumerError):
     """The ledger did not commit (disk full, unreachable); nothing of the transaction holds."""
 
 
+class LedgerUnanswered(LedgerError):
+    """The ledger did not answer within the deadline; whether it commits yet is unknown.
+
+    If it does, then before anything that is asked for later.
+    """
+
+
+class LedgerFault(LedgerError):
+    """Our own code failed over what it was to write: a fault of ours, and nothing of it holds."""
+
+
 class LedgerInUse(LedgerError):
     """Another consumer owns this ledger."""
 
@@ -133,6 +144,10 @@ class MessageRefused(BrokerError):
 
 class TopologyMismatch(BrokerError):
     """A name exists on the broker with other arguments than ours: an operator has to act."""
+
+
+class TaskEnded(ConsumerError):
+    """A task that never ends by itself has ended: the process cannot go on without it."""
 
 
 class SettingsError(ConsumerError):

@@ -162,7 +162,9 @@ class Ledger(Protocol):
     """The durable store of desired state, last status and outbox. One transaction for each call.
 
     Every method raises LedgerError when it could not be done; then nothing of it holds, and it may
-    be repeated.
+    be repeated. LedgerUnanswered, when there was no answer in time: it may be done yet, before
+    anything that is asked for later. LedgerFault, when our own code failed over what it was given:
+    repeating it alone is of no use.
     """
 
     async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:

@@ -21,7 +21,7 @@ _log: Final = structlog.get_logger(__name__)
 class Upkeep:
     """Looks after the ledger."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the outside is a constructor argument
         self,
         *,
         ledger: Ledger,
@@ -29,6 +29,7 @@ class Upkeep:
         now: Callable[[], datetime],
         retention_seconds: float,
         look_seconds: float = 2.0,
+        slow_seconds: float = 5.0,
         sweep_seconds: float = 600.0,
     ) -> None:
         self._ledger = ledger
@@ -36,6 +37,7 @@ class Upkeep:
         self._now = now
         self._retention = timedelta(seconds=retention_seconds)
         self._look_seconds = look_seconds
+        self._slow_seconds = slow_seconds
         self._sweep_seconds = sweep_seconds
         self._trouble: str | None = None
         self._swept_at: datetime | None = None
@@ -63,8 +65,7 @@ class Upkeep:
 
     async def look(self) -> None:
         """Probe the ledger, set the gauges, and sweep when it is time. Raises LedgerError."""
-        await self._ledger.probe()
-        self._note_trouble(None)
+        await self._probe()
         for state, count in (await self._ledger.counts()).items():
             self._metrics.tenants.labels(state=state).set(count)
         depth, oldest_at = await self._ledger.outbox_depth()
@@ -72,6 +73,17 @@ class Upkeep:
         age = (self._now() - oldest_at).total_seconds() if oldest_at is not None else 0.0
         self._metrics.outbox_oldest_seconds.set(age)
         await self._sweep_when_due()
+
+    async def _probe(self) -> None:
+        # A disk that hangs is told before the ledger's own deadline: who waits wants to know why.
+        trouble = f"no answer from the ledger for {self._slow_seconds:g} s"
+        loop = asyncio.get_running_loop()
+        slow = loop.call_later(self._slow_seconds, self._note_trouble, trouble)
+        try:
+            await self._ledger.probe()
+        finally:
+            slow.cancel()
+        self._note_trouble(None)
 
     async def _sweep_when_due(self) -> None:
         now = self._now()

@@ -19,6 +19,7 @@ from typing import Final, Protocol, assert_never
 import structlog
 
 from consumer.errors import ConsumerError, EngineError
+from consumer.faults import for_ever
 from consumer.metrics import Metrics
 from consumer.model import EngineEvent, EngineFacts, Sighting, TenantId
 from consumer.plan import deserves_look
@@ -94,8 +95,10 @@ class Watcher:
     async def run(self) -> None:
         """Watch until cancelled, for ever trying to come back to a lost engine."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_events(), name="engine events")
-            group.create_task(self._resync_now_and_then(), name="resync")
+            following = for_ever("engine events", self._follow_events())
+            group.create_task(following, name="engine events")
+            resyncing = for_ever("resync", self._resync_now_and_then())
+            group.create_task(resyncing, name="resync")
 
     async def _follow_events(self) -> None:
         delay = self._times.retry_seconds

@@ -2,15 +2,19 @@
 
 One thread owns the database. Writes that arrive while it is busy wait in a row and are then
 committed together: one flush to disk serves them all, and each caller returns only after it. A lock
-file beside the database keeps a second consumer out. Foreign errors become LedgerError here; after
-one, nothing of the transaction holds and the next call starts afresh.
+file beside the database keeps a second consumer out. Foreign errors become LedgerError here, and so
+do our own; after one, nothing of the transaction holds and the next call starts afresh.
+
+Every call has a deadline. A thread that hangs in the disk cannot be cancelled: its callers get an
+error, what has not begun is dropped, and the thread is waited for as long as it takes. When it
+comes back, what it was at is committed before anything that was asked for later.
 """
 
 import asyncio
 import fcntl
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,11 +27,20 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Row, TextClause, bindparam, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from consumer.adapters.surroundings import may_write, nearest_folder, user_name
 from consumer.checkup import LedgerSight
-from consumer.errors import LedgerError, LedgerInUse
+from consumer.errors import LedgerError, LedgerFault, LedgerInUse, LedgerUnanswered
+from consumer.faults import trace_of
 from consumer.intention import changes, intend, weigh
 from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
 from consumer.model import (
@@ -59,6 +72,8 @@ from consumer.ports import PassResult, Recorded
 
 T = TypeVar("T")
 
+_CALL_SECONDS: Final = 30.0
+"""Sweeping and listing a large ledger on a slow disk takes seconds; after this nothing goes on."""
 _CHUNK: Final = 400
 """How many names go into one IN list; SQLite takes 32,766, a plan for few is the better one."""
 _LINE_MESSAGE: Final = 200
@@ -194,27 +209,39 @@ class _Write:
 class SqlLedger:
     """The ledger port on a SQL database."""
 
-    def __init__(self, engine: Engine, lock: int | None, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lock: int | None,
+        *,
+        now: Callable[[], datetime],
+        call_seconds: float = _CALL_SECONDS,
+    ) -> None:
         self._engine = engine
         self._lock = lock
         self._now = now
+        self._call_seconds = call_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._writes: list[_Write] = []
         self._listeners: list[Callable[[Iterable[TenantId]], None]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._writer_fault: asyncio.Future[BaseException] = asyncio.Future()
         self._counts: Mapping[str, int] | None = None
         """As they were counted last, until a tenant's row changes; the ledger's thread's own."""
 
     @classmethod
-    async def open(cls, url: str, *, now: Callable[[], datetime]) -> Self:
+    async def open(
+        cls, url: str, *, now: Callable[[], datetime], call_seconds: float = _CALL_SECONDS
+    ) -> Self:
         """Open (and if need be make or migrate) the ledger at `sqlite:///path`.
 
         Raises LedgerInUse when another consumer owns it, LedgerError when it cannot be opened.
         """
         path = _path(url)
         lock = _take_lock(path)
-        ledger = cls(_connect(path), lock, now=now)
+        ledger = cls(_connect(path), lock, now=now, call_seconds=call_seconds)
         try:
+            # Without a deadline: bringing a large ledger to a new schema takes what it takes.
             await ledger._in_thread(lambda: _migrate(ledger._engine))
         except LedgerError:
             await ledger.close()
@@ -231,6 +258,10 @@ class SqlLedger:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def watch_writer(self) -> None:
+        """Wait until the writer ends by what nobody foresaw, and raise that."""
+        raise await self._writer_fault
 
     @contextmanager
     def telling(self, listener: Callable[[Iterable[TenantId]], None]) -> Iterator[None]:
@@ -302,13 +333,26 @@ class SqlLedger:
         self, work: Callable[[Connection], T], *, tenant_ids: Iterable[TenantId] = ()
     ) -> T:
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._writes.append(_Write(work, done, tuple(tenant_ids)))
+        write = _Write(work, done, tuple(tenant_ids))
+        self._writes.append(write)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="ledger writer")
-        return await done  # type: ignore[return-value]  # what `work` returned
+            self._writer.add_done_callback(self._note_end)
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return await done  # type: ignore[return-value]  # what `work` returned
+        except TimeoutError:
+            if write not in self._writes:
+                raise self._unanswered() from None
+            self._writes.remove(write)
+            raise LedgerError(f"the ledger is busy for {self._call_seconds:g} s") from None
+
+    def _unanswered(self) -> LedgerUnanswered:
+        return LedgerUnanswered(f"no answer from the ledger within {self._call_seconds:g} s")
 
     async def _write_all(self) -> None:
         """Commit everything that waits, together, until nothing waits any more."""
+        writes: list[_Write] = []
         try:
             while self._writes:
                 writes, self._writes = self._writes, []
@@ -325,6 +369,15 @@ class SqlLedger:
         finally:
             # No await since the check that nothing waits: nobody can have come in between.
             self._writer = None
+            left, self._writes = [*writes, *self._writes], []
+            for write in left:
+                # None when all went well; else, whatever ended the writer, nobody waits for it.
+                _fail(write, LedgerUnanswered("the ledger's writer ended"))
+
+    def _note_end(self, writer: asyncio.Task[None]) -> None:
+        fault = None if writer.cancelled() else writer.exception()
+        if fault is not None and not self._writer_fault.done():
+            self._writer_fault.set_result(fault)
 
     async def _one_by_one(self, writes: Sequence[_Write]) -> None:
         """After a batch failed: let each write succeed or fail by itself."""
@@ -386,7 +439,7 @@ class SqlLedger:
 
     async def counts(self) -> Mapping[str, int]:
         """Return the number of tenants by state: running, stopped, failed, pending."""
-        return await self._in_thread(self._count)
+        return await self._answered(self._in_thread(self._count))
 
     def _count(self) -> Mapping[str, int]:
         # They are asked for every few seconds, and counting goes through all tenants.
@@ -422,15 +475,40 @@ class SqlLedger:
             with self._engine.begin() as connection:
                 return connection.execute(statement, values).all()
 
-        return await self._in_thread(ask)
+        return await self._answered(self._in_thread(ask))
+
+    async def _answered(self, asked: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return await asked
+        except TimeoutError:
+            raise self._unanswered() from None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, work)
-        except (SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"the ledger failed: {cause}") from error
+        with translated():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn whatever is raised into a LedgerError; of an unforeseen one only the kind is told."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        kind = LedgerFault if _is_about_values(error) else LedgerError
+        raise kind(f"the ledger failed: {cause}") from error
+    except Exception as error:
+        raise LedgerFault(f"a fault of ours: {trace_of(error)}") from error
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Whether the database is there and takes other values, so that the fault is ours."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, IntegrityError | DataError | InterfaceError)
+    return isinstance(error, StatementError)
 
 
 def _fail(write: _Write, error: LedgerError) -> None:

@@ -37,6 +37,7 @@ from consumer.adapters.rabbitmq_topology import (
     translated,
 )
 from consumer.errors import BrokerError, MessageRefused, TopologyMismatch
+from consumer.faults import for_ever
 from consumer.messages import DeadLetter, Delivery, status_headers
 from consumer.model import OutboxEntry
 
@@ -133,8 +134,9 @@ class RabbitMQ:
         Raises TopologyMismatch when a name exists with other arguments at the first connection.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep("consume", self._consume), name="broker consume")
-            group.create_task(self._keep("publish", self._publish), name="broker publish")
+            for direction, session in (("consume", self._consume), ("publish", self._publish)):
+                name = f"broker {direction}"
+                group.create_task(for_ever(name, self._keep(direction, session)), name=name)
 
     # --- supervision
 

@@ -64,6 +64,11 @@ class Daemon:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """What it ended with; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def cpu_seconds(self) -> float:
         """How much time of a core it has used so far."""
         stat = Path(f"/proc/{self.pid}/stat").read_text()

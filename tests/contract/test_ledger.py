@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from consumer.adapters.ledger import SqlLedger, look_at_ledger
-from consumer.errors import LedgerError
+from consumer.errors import LedgerError, LedgerFault, LedgerUnanswered
 from consumer.messages import encode_status
 from consumer.model import (
     BoundPort,
@@ -683,3 +684,88 @@ async def test_a_cancelled_write_does_not_hang_the_others(ledger: SqlLedger) -> 
     assert (await patient)[0].verdict is Verdict.RECORDED
     with pytest.raises(asyncio.CancelledError):
         await impatient
+
+
+# --- faults of our own, and a disk that hangs ------------------------------------------------
+
+UNWRITABLE = EventId("half of a pair: \ud800")
+"""No ledger can hold it: the database's own library fails over it, with an error of Python's."""
+
+
+async def test_what_nobody_foresaw_is_an_error_to_whoever_waits(ledger: SqlLedger) -> None:
+    """A fault of ours over one write fails that write, and those beside it are committed."""
+    async with asyncio.timeout(5):
+        async with asyncio.TaskGroup() as group:
+            good = group.create_task(ledger.record([make_event(tenant_id=OTHER)]))
+            bad = group.create_task(outcome(ledger.record([make_event(event_id=UNWRITABLE)])))
+        again = await ledger.record([make_event()])
+
+    assert isinstance(bad.result(), LedgerFault)
+    assert [entry.verdict for entry in (*good.result(), *again)] == [Verdict.RECORDED] * 2
+
+
+async def test_a_fault_of_ours_tells_no_value(ledger: SqlLedger) -> None:
+    """Its words are kind and place: what it met may be a tenant's secret."""
+    fault = await outcome(ledger.record([make_event(event_id=UNWRITABLE)]))
+
+    assert "UnicodeEncodeError at" in str(fault)
+    assert "half of a pair" not in str(fault)
+
+
+async def outcome(call: Awaitable[object]) -> Exception:
+    """Return what the call raises, which has to be something."""
+    with pytest.raises(LedgerError) as caught:
+        await call
+    return caught.value
+
+
+async def test_when_the_writer_ends_whoever_waits_is_told(ledger: SqlLedger) -> None:
+    """What ends the writer is raised to who watches it, and nobody waits for it in vain."""
+    watching = asyncio.create_task(ledger.watch_writer())
+
+    def listen(_: object) -> None:
+        raise KeyError("listener")
+
+    with ledger.telling(listen):
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            first = group.create_task(ledger.record([make_event()]))
+            second = group.create_task(
+                outcome_or_none(ledger.record([make_event(tenant_id=OTHER)]))
+            )
+    with pytest.raises(KeyError):
+        async with asyncio.timeout(5):
+            await watching
+
+    assert [entry.verdict for entry in first.result()] == [Verdict.RECORDED]
+    assert isinstance(second.result(), LedgerUnanswered)
+    assert (await known(ledger, OTHER)).revision == 1, "unanswered is not undone"
+
+
+async def outcome_or_none(call: Awaitable[object]) -> Exception | None:
+    """Return what the call raises."""
+    try:
+        await call
+    except LedgerError as error:
+        return error
+    return None
+
+
+async def test_a_disk_that_hangs_is_an_error_in_time(tmp_path: Path) -> None:
+    """Reads and writes have a deadline; what has not begun is dropped, what has may hold yet."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = await SqlLedger.open(url, now=lambda: NOW, call_seconds=0.2)
+    released = threading.Event()
+    ledger._thread.submit(released.wait, 10)
+
+    async with asyncio.timeout(5):
+        begun = asyncio.create_task(outcome(ledger.record([make_event()])))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(outcome(ledger.record([make_event(tenant_id=OTHER)])))
+        read = asyncio.create_task(outcome(ledger.read(TENANT_ID)))
+        told = [await begun, await waiting, await read]
+        released.set()
+        tenants = [await ledger.read(tenant_id) for tenant_id in (TENANT_ID, OTHER)]
+    await ledger.close()
+
+    assert [type(error) for error in told] == [LedgerUnanswered, LedgerError, LedgerUnanswered]
+    assert [tenant is not None for tenant in tenants] == [True, False]

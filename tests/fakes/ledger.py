@@ -13,11 +13,10 @@ from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
-from consumer.adapters.ledger import SqlLedger, _Write
-from consumer.errors import LedgerError
+from consumer.adapters.ledger import SqlLedger, _Write, translated
+from consumer.errors import LedgerError, LedgerFault
 
 T = TypeVar("T")
 
@@ -29,12 +28,22 @@ class Crash(Exception):
 class InlineLedger(SqlLedger):
     """A ledger whose work is done at once, in the caller's thread."""
 
-    def __init__(self, engine: Engine, lock: int | None, *, now: Callable[[], datetime]) -> None:
-        super().__init__(engine, lock, now=now)
+    def __init__(
+        self,
+        engine: Engine,
+        lock: int | None,
+        *,
+        now: Callable[[], datetime],
+        call_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(engine, lock, now=now, call_seconds=call_seconds)
         # No waiting for the disk: a test ends no machine.
         event.listen(engine, "connect", lambda made, _: made.execute("PRAGMA synchronous = OFF"))
         self.is_down = False
         """While set, nothing can be read or written."""
+        self.released = asyncio.Event()
+        """While it is not set, whatever is asked hangs, as a disk does."""
+        self.released.set()
         self.writes = 0
         """How many transactions were tried."""
         self.has_crashed = False
@@ -95,11 +104,17 @@ class InlineLedger(SqlLedger):
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self.is_down:
             raise LedgerError("the ledger failed: disk full")
+        await self._have_turn()
         try:
-            return work()
-        except Crash:
+            with translated():
+                return work()
+        except LedgerFault as error:
+            if not isinstance(error.__cause__, Crash):
+                raise
             self.has_crashed = True
             never: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             return await never
-        except SQLAlchemyError as error:
-            raise LedgerError(f"the ledger failed: {error}") from error
+
+    async def _have_turn(self) -> None:
+        if not self.released.is_set():
+            await self.released.wait()

@@ -153,3 +153,17 @@ async def test_the_pulse_beats_also_in_trouble(bench: Bench) -> None:
         age = (loop_now() - bench.upkeep.looked_at).total_seconds()
 
     assert 0 <= age <= 2
+
+
+async def test_a_disk_that_hangs_is_told_before_the_deadline(bench: Bench) -> None:
+    """Readiness says within seconds that the ledger does not answer, and when it does again."""
+    async with bench.keeping():
+        bench.ledger.released.clear()
+        await asyncio.sleep(8)
+        told = bench.upkeep.trouble
+        bench.ledger.released.set()
+        await asyncio.sleep(3)
+        healed = bench.upkeep.trouble
+
+    assert told == "no answer from the ledger for 5 s"
+    assert healed is None
