@@ -108,18 +108,39 @@ def _cure_of_denied(sight: SocketSight) -> str:
 
 
 def judge_network(
-    name: str, network: str, driver: str, *, trouble: str | None, is_there: bool
+    name: str,
+    network: str,
+    driver: str,
+    *,
+    trouble: str | None,
+    openness: str | None,
+    is_there: bool,
 ) -> Examined:
-    """Judge the tenants' network that is there, or can be made."""
+    """Judge the tenants' network that is there, or can be made.
+
+    `openness` is why tenants on it reach each other, where they are not to.
+    """
     if trouble is not None:
         return wrong(
             name,
             f"network {network!r} {trouble}",
             f"docker network rm {shlex.quote(network)}   # it is made anew; or choose another name",
         )
+    if openness is not None:
+        told = f"tenants reach each other: network {network!r} {openness}"
+        return warning(name, told, _cure_of_openness(network, driver))
     if not is_there:
         return fine(name, f"network {network!r} is not there yet; it will be made ({driver})")
     return fine(name, f"network {network!r} is there")
+
+
+def _cure_of_openness(network: str, driver: str) -> str:
+    known = "or, if you know, compute.docker.isolate_tenants: false"
+    if network in ("bridge", "default", "host"):
+        return f"set compute.docker.network_name: tenants   # {known}"
+    if driver != "bridge":
+        return f"set compute.docker.network_driver: bridge   # {known}"
+    return f"docker network rm {shlex.quote(network)}   # it is made anew as wanted; {known}"
 
 
 def judge_driver(
@@ -344,6 +365,7 @@ def judge_names(
     name: str,
     *,
     missing: Sequence[str],
+    unseen: Sequence[str],
     mismatched: Sequence[tuple[str, str]],
     user: BrokerUser,
     is_declaring: bool,
@@ -356,6 +378,9 @@ def judge_names(
         found.append(wrong(name, told, "set broker.declare: true, or declare them"))
     elif missing:
         found.append(fine(name, f"not there yet, and made at the start: {listed}"))
+    if unseen:
+        told = f"user {user.user!r} may not ask whether these are there: {', '.join(unseen)}"
+        found.append(fine(name, f"{told}; they are taken to be"))
     return found or [fine(name, "every exchange and queue is there as wanted")]
 
 

@@ -258,12 +258,10 @@ async def _network(ground: _Ground) -> list[Examined]:
     if isinstance(sight, ConsumerError):
         return [untried(name, "the engine cannot be asked")]
     try:
-        is_there, trouble = await ground.docker.look_at_network(
-            docker.network_name, docker.network_driver
-        )
+        seen = await ground.docker.look_at_network(docker.network_name, docker.network_driver)
     except ConsumerError as error:
         return [wrong(name, str(error))]
-    if not is_there:
+    if not seen.is_there:
         unable = judge_driver(
             name, docker.network_driver, sight.network_drivers, is_swarm=sight.is_swarm
         )
@@ -274,8 +272,9 @@ async def _network(ground: _Ground) -> list[Examined]:
             name,
             docker.network_name,
             docker.network_driver,
-            trouble=trouble,
-            is_there=is_there,
+            trouble=seen.trouble,
+            openness=seen.openness if docker.isolate_tenants else None,
+            is_there=seen.is_there,
         )
     ]
 
@@ -356,6 +355,7 @@ async def _broker_names(ground: _Ground) -> list[Examined]:
             return judge_names(
                 name,
                 missing=sight.missing,
+                unseen=sight.unseen,
                 mismatched=sight.mismatched,
                 user=wiring.broker_user(ground.settings),
                 is_declaring=ground.settings.broker.declare,

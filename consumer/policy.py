@@ -37,7 +37,7 @@ class Policy:
     """The operator's rules; every default is the contract's.
 
     `images` None allows all. `max_cpu` (millicores) and `max_memory` (megabytes) None mean the
-    host's. `network_modes` None means the configured network, `bridge` and `none`.
+    host's. `network_modes` None means the configured network and `none`.
     """
 
     images: tuple[str, ...] | None = None
@@ -196,7 +196,7 @@ def _network(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
     if mode is None:
         return
     modes = policy.network_modes
-    usual = dict.fromkeys((policy.network_name, "bridge", "none"))
+    usual = dict.fromkeys((policy.network_name, "none"))
     allowed = tuple(usual) if modes is None else modes
     if mode not in allowed:
         yield Fault(

@@ -223,7 +223,7 @@ class Docker(_Group):
     label_prefix: Name = Field("landlord", description="begins every label and container name")
     bind_address: str = Field("0.0.0.0", description="host address of published ports")  # noqa: S104 - the contract's default
     isolate_tenants: bool = Field(
-        True, description="no traffic between tenants on a bridge network made by us"
+        True, description="no traffic between tenants on a bridge network; warns where it is not so"
     )
     provider_config: Annotated[dict[str, object], BeforeValidator(_map_from_text)] = Field(
         {}, description="lies under each tenant's own `provider_config`", repr=False
@@ -273,7 +273,7 @@ class Policy(_Group):
     host_ports: Ranges = Field(((1, 65535),), description="ports that tenants may publish")
     volumes: Texts = Field((), description="allowed host path prefixes and volume names")
     network_modes: Texts | None = Field(
-        None, description="when not set: the configured network, `bridge`, `none`"
+        None, description="when not set: the configured network and `none`"
     )
     privileged: bool = Field(False, description="whether privileged containers are allowed")
     cap_add: Capabilities = Field((), description="capabilities that may be asked for")
@@ -412,6 +412,12 @@ class Settings(_Group):
             warnings.append(
                 f"compute.docker.tls.verify: false; whoever answers at {docker.host} is taken for "
                 "the engine"
+            )
+        modes = set(self.compute.policy.network_modes or ()) - {docker.network_name, "none"}
+        if docker.isolate_tenants and modes:
+            warnings.append(
+                f"compute.policy.network_modes: {', '.join(sorted(modes))}; isolate_tenants is not "
+                "seen to there, tenants may reach each other"
             )
         if self.http.token is None and not _is_loopback(self.http.host):
             warnings.append("http.token: not set, though the API listens beyond this host")

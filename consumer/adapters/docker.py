@@ -220,6 +220,7 @@ class DockerEngine:
                 told = await docker.system.info()
         except Refused as error:
             raise EngineUnavailable(f"the engine tells nothing of itself: {error}") from error
+        await self._tenant_network.look(self._limits.facts_seconds)
         plugins = set((told.get("Plugins") or {}).get("Log") or [])
         if "k8s-file" in plugins:
             plugins.add("json-file")  # Podman takes it, and does not say so

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from consumer.adapters.docker_client import DockerClient, Refused
-from consumer.adapters.docker_networks import BUILT_IN
+from consumer.adapters.docker_networks import BUILT_IN, openness, real_name
 from consumer.adapters.docker_spec import network_trouble
 from consumer.adapters.registries import Credentials
 from consumer.errors import EngineUnavailable
@@ -40,6 +40,17 @@ class EngineSight:
     is_swarm: bool
     unlimited: tuple[str, ...]
     """What its kernel cannot limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSight:
+    """What the engine says of the tenants' network."""
+
+    is_there: bool
+    trouble: str | None
+    """What keeps tenants from joining it."""
+    openness: str | None
+    """Why tenants on it reach each other."""
 
 
 class DockerCheckup:
@@ -81,17 +92,21 @@ class DockerCheckup:
             unlimited=tuple(words for key, words in _LIMITS.items() if told.get(key) is False),
         )
 
-    async def look_at_network(self, name: str, driver: str) -> tuple[bool, str | None]:
-        """Return whether the network is there, and what keeps tenants from joining it."""
-        if name in BUILT_IN:
-            return True, None
+    async def look_at_network(self, name: str, driver: str) -> NetworkSight:
+        """Return what there is of the network."""
+        name = real_name(name)
         try:
             async with self._client.asking("network list", self._seconds) as docker:
                 listed: list[Document] = await docker.networks.list(filters={"name": [name]})
         except Refused as error:
             raise EngineUnavailable(f"the engine cannot list networks: {error}") from error
         found = [line for line in listed if line.get("Name") == name]
-        return bool(found), network_trouble(found, driver)
+        is_built_in = name in BUILT_IN
+        return NetworkSight(
+            is_there=is_built_in or bool(found),
+            trouble=None if is_built_in else network_trouble(found, driver),
+            openness=openness(name, driver, found),
+        )
 
     async def try_login(self, registry: str, login: Credentials) -> str | None:
         """Have the engine log in at the registry; return why that failed, None when it did not."""

@@ -1,10 +1,12 @@
 """The network that tenants join: made if missing, put right when it keeps one from starting.
 
 Its name may be made by others too: by hand, by another instance, at the same instant. What counts
-is what the engine tells of the name afterwards.
+is what the engine tells of the name afterwards, also for whether it keeps tenants from each other:
+where it does not and should, the log says so, at every start.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,7 +15,7 @@ import structlog
 
 from consumer.adapters.docker_client import DockerClient, Refused, see_through
 from consumer.adapters.docker_spec import Naming, network_trouble
-from consumer.errors import EngineError
+from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import Container, Document, Reason
 
 _log: Final = structlog.get_logger(__name__)
@@ -23,6 +25,8 @@ BUILT_IN: Final = frozenset({"bridge", "host", "none", "default"})
 _STALE_ENDPOINT: Final = "endpoint with name"
 _LOOKS: Final = 10
 _LOOK_SECONDS: Final = 0.2
+_APART: Final = "com.docker.network.bridge.enable_icc"
+"""The option of a bridge that says whether containers on it reach each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +50,27 @@ class TenantNetwork:
         self._network = network
         self._request_seconds = request_seconds
         self._lock = asyncio.Lock()
+        self._told: str | None = None
+
+    async def look(self, seconds: float) -> None:
+        """Say in the log where tenants are to be kept from each other and are not.
+
+        Says nothing when the engine cannot be asked: a tenant that comes is the next occasion.
+        """
+        with suppress(Refused, EngineUnavailable):
+            self._tell(await self._find(seconds))
 
     async def ensure(self) -> None:
         """Have the network there, made if it is missing, and fit to be joined.
 
         Raises EngineError network_failed, EngineUnavailable.
         """
-        network = self._network
+        network, seconds = self._network, self._request_seconds
         if network.name in BUILT_IN:
             return
         async with self._lock:
             try:
-                found = await self._find()
+                found = await self._find(seconds)
                 if not found:
                     found = await see_through(self._make())
             except Refused as error:
@@ -66,11 +79,19 @@ class TenantNetwork:
         trouble = network_trouble(found, network.driver)
         if trouble is not None:
             raise _failed(f"network {network.name!r} {trouble}")
+        self._tell(found)
 
-    async def _find(self) -> list[Document]:
+    def _tell(self, found: Sequence[Document]) -> None:
+        network = self._network
+        why = openness(network.name, network.driver, found) if network.is_isolating else None
+        if why is not None and why != self._told:
+            _log.warning("tenants are not kept from each other", network=network.name, why=why)
+        self._told = why
+
+    async def _find(self, seconds: float) -> list[Document]:
         """Return what the engine tells of networks with the configured name."""
-        name = self._network.name
-        async with self._client.asking("network list", self._request_seconds) as docker:
+        name = real_name(self._network.name)
+        async with self._client.asking("network list", seconds) as docker:
             listed = await docker.networks.list(filters={"name": [name]})
         # The filter takes parts of names.
         return [line for line in listed if line["Name"] == name]
@@ -83,8 +104,9 @@ class TenantNetwork:
         looked before the older one was there, and go on with it: then ours goes, which nobody has
         joined yet.
         """
+        seconds = self._request_seconds
         made = await self._create()
-        found = await self._find()
+        found = await self._find(seconds)
         for _ in range(_LOOKS):
             if len(found) < 2:
                 break
@@ -94,10 +116,10 @@ class TenantNetwork:
                 made = None
             else:
                 await asyncio.sleep(_LOOK_SECONDS)
-            found = await self._find()
+            found = await self._find(seconds)
         if len(found) > 1 and made is not None:
             await self._remove(made)
-            found = await self._find()
+            found = await self._find(seconds)
         return found
 
     async def _remove(self, network_id: str) -> None:
@@ -119,7 +141,7 @@ class TenantNetwork:
         if network.driver == "overlay":
             document["Attachable"] = True
         if network.driver == "bridge" and network.is_isolating:
-            document["Options"] = {"com.docker.network.bridge.enable_icc": "false"}
+            document["Options"] = {_APART: "false"}
         try:
             async with self._client.asking("network create", self._request_seconds) as docker:
                 made = await docker.networks.create(document)
@@ -155,6 +177,35 @@ class TenantNetwork:
         async with self._client.asking(operation, self._request_seconds) as docker:
             # The library looks for the network first.
             await docker._query_json(f"networks/{self._network.name}/{verb}", "POST", data=whom)  # noqa: SLF001 - see above
+
+
+def real_name(name: str) -> str:
+    """Return what the engine lists the network as."""
+    return "bridge" if name == "default" else name
+
+
+def openness(name: str, driver: str, found: Sequence[Document]) -> str | None:
+    """Return why tenants on the network reach each other; the words follow its name.
+
+    None when they do not, or will not on one that is still to be made.
+    """
+    if name == "none":
+        return None
+    if name == "host":
+        return "is the host's own, and whoever is on it reaches whatever listens there"
+    if name in BUILT_IN:
+        is_apart = bool(found) and all(map(_keeps_apart, found))
+        return None if is_apart else "is the engine's own, on which all containers reach each other"
+    if driver != "bridge":
+        return f"is of the driver {driver!r}, which keeps nobody from anybody"
+    if all(map(_keeps_apart, found)):
+        return None
+    return "was made so that containers on it reach each other"
+
+
+def _keeps_apart(network: Document) -> bool:
+    options = network.get("Options")
+    return isinstance(options, dict) and str(options.get(_APART)).lower() in ("false", "0", "f")
 
 
 def lacks_network(error: Refused) -> bool:

@@ -22,9 +22,12 @@ from consumer.adapters.rabbitmq_topology import (
     DEAD_LETTER_ARGUMENTS,
     Arguments,
     BrokerLink,
+    Kind,
     Topology,
     connect,
     explain,
+    may_look_at,
+    names,
     queue_arguments,
     translated,
 )
@@ -41,6 +44,8 @@ class BrokerSight:
     """What is there, and what we may not do."""
 
     missing: tuple[str, ...]
+    unseen: tuple[str, ...]
+    """What this user may not ask for: whether it is there cannot be told."""
     mismatched: tuple[tuple[str, str], ...]
     """Which name (`queue x`), and what is the matter with it."""
     denied: tuple[str, ...]
@@ -48,11 +53,10 @@ class BrokerSight:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """An exchange or a queue that we need: how it is asked for, and how it is declared."""
+    """An exchange or a queue that we need, and how it is declared."""
 
-    kind: str
+    kind: Kind
     name: str
-    ask: Request
     declare: Request
 
     @override
@@ -66,10 +70,13 @@ async def look_at_broker(
     """Return what the broker has and denies us. Raises BrokerError when it cannot be asked."""
     async with connect(link, _NAME) as connection:
         trial = _Trial(connection, link)
-        missing, mismatched = [], []
-        for name in _names(topology):
-            if isinstance(await trial.of(name.ask), ChannelNotFoundEntity):
-                missing.append(str(name))
+        missing: list[str] = []
+        unseen: list[str] = []
+        mismatched: list[tuple[str, str]] = []
+        for name in _wanted(topology):
+            is_there = await trial.look(name)
+            if is_there is not True:
+                (unseen if is_there is None else missing).append(str(name))
                 continue
             refusal = await trial.of(name.declare)
             if isinstance(refusal, ChannelPreconditionFailed):
@@ -79,7 +86,7 @@ async def look_at_broker(
             for right, request in _rights(topology, is_declaring=is_declaring)
             if isinstance(await trial.of(request), ChannelAccessRefused)
         ]
-    return BrokerSight(tuple(missing), tuple(mismatched), tuple(denied))
+    return BrokerSight(tuple(missing), tuple(unseen), tuple(mismatched), tuple(denied))
 
 
 class _Trial:
@@ -88,6 +95,16 @@ class _Trial:
     def __init__(self, connection: AbstractConnection, link: BrokerLink) -> None:
         self._connection = connection
         self._link = link
+
+    async def look(self, name: _Name) -> bool | None:
+        """Return whether it is there, None when we may not ask; the question of a start."""
+        with translated(self._link):
+            async with asyncio.timeout(self._link.call_seconds):
+                try:
+                    may_look = await may_look_at(self._connection, name.kind, name.name)
+                except ChannelNotFoundEntity:
+                    return False
+        return True if may_look else None
 
     async def of(self, request: Request) -> Exception | None:
         """Return how the broker refuses; None when it does not. Raises BrokerError."""
@@ -105,19 +122,20 @@ class _Trial:
         return None
 
 
-def _names(topology: Topology) -> Iterator[_Name]:
-    yield _exchange(topology.dead_letter, "fanout")
-    yield _queue(topology.dead_letter, DEAD_LETTER_ARGUMENTS)
-    yield _exchange(topology.status_exchange, "topic")
-    yield _exchange(topology.tenant_exchange, "topic")
-    yield _queue(topology.queue, queue_arguments(topology))
+def _wanted(topology: Topology) -> Iterator[_Name]:
+    for kind, name in names(topology):
+        is_dead_letter = name == topology.dead_letter
+        if kind == "exchange":
+            yield _exchange(name, "fanout" if is_dead_letter else "topic")
+        else:
+            arguments = DEAD_LETTER_ARGUMENTS if is_dead_letter else queue_arguments(topology)
+            yield _queue(name, arguments)
 
 
 def _exchange(name: str, kind: str) -> _Name:
     return _Name(
         "exchange",
         name,
-        lambda channel: channel.exchange_declare(name, passive=True),
         lambda channel: channel.exchange_declare(name, exchange_type=kind, durable=True),
     )
 
@@ -126,7 +144,6 @@ def _queue(name: str, arguments: Arguments) -> _Name:
     return _Name(
         "queue",
         name,
-        lambda channel: channel.queue_declare(name, passive=True),
         lambda channel: channel.queue_declare(name, durable=True, arguments=arguments),
     )
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
@@ -24,6 +24,7 @@ from aio_pika.exceptions import (
     InvalidFrameError,
     ProbableAuthenticationError,
 )
+from aiormq.exceptions import ChannelAccessRefused
 from pamqp.common import FieldValue
 
 from consumer.adapters.certificates import look_at_certificates
@@ -31,6 +32,7 @@ from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRe
 from consumer.model import EventKind
 
 Arguments = dict[str, FieldValue]
+Kind = Literal["exchange", "queue"]
 
 DELIVERY_LIMIT: Final = 1000
 """High on purpose: every crash of a consumer counts against all its unacked deliveries. And a
@@ -189,16 +191,40 @@ async def declare(connection: AbstractConnection, link: BrokerLink, topology: To
 
 
 async def check(connection: AbstractConnection, link: BrokerLink, topology: Topology) -> None:
-    """Raise TopologyMismatch unless every name is there; declare nothing."""
-    exchanges = (topology.dead_letter, topology.status_exchange, topology.tenant_exchange)
+    """Raise TopologyMismatch when a name is missing; declare nothing.
+
+    One that may not be asked for is taken to be there.
+    """
     with translated(link), _explained():
         async with asyncio.timeout(link.call_seconds):
-            for name in exchanges:
-                async with connection.channel() as channel:
-                    await channel.get_exchange(name, ensure=True)
-            for name in (topology.dead_letter, topology.queue):
-                async with connection.channel() as channel:
-                    await channel.get_queue(name, ensure=True)
+            for kind, name in names(topology):
+                await may_look_at(connection, kind, name)
+
+
+def names(topology: Topology) -> Iterator[tuple[Kind, str]]:
+    """Give every name with what it is of, in the order in which they are declared."""
+    yield "exchange", topology.dead_letter
+    yield "queue", topology.dead_letter
+    yield "exchange", topology.status_exchange
+    yield "exchange", topology.tenant_exchange
+    yield "queue", topology.queue
+
+
+async def may_look_at(connection: AbstractConnection, kind: Kind, name: str) -> bool:
+    """Ask whether the name is there, and return whether that may be asked; declare nothing.
+
+    From RabbitMQ 4.3 on it takes a right to an exchange to ask for it, and least rights have none
+    to the one that tenant events come by. Raises ChannelNotFoundEntity when it is not there.
+    """
+    async with connection.channel() as channel:
+        try:
+            if kind == "exchange":
+                await channel.get_exchange(name, ensure=True)
+            else:
+                await channel.get_queue(name, ensure=True)
+        except ChannelAccessRefused:
+            return False
+    return True
 
 
 async def _declare_dead_letter(connection: AbstractConnection, topology: Topology) -> None:

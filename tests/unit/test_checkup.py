@@ -5,6 +5,7 @@ import pytest
 from consumer.checkup import (
     ENGINE_SPACE,
     BrokerUser,
+    Examined,
     FolderSight,
     LedgerSight,
     Outcome,
@@ -114,8 +115,42 @@ def test_a_network_that_cannot_be_made() -> None:
     assert "no network driver 'macvlan', but bridge, overlay" in unknown.message
     assert alone.cure == "docker swarm init"
     assert judge_driver("network", "overlay", known, is_swarm=True) is None
-    assert judge_network("network", "t", "bridge", trouble=None, is_there=True).outcome is OK
-    assert judge_network("network", "t", "bridge", trouble="x", is_there=True).outcome is WRONG
+    assert judge_joining().outcome is OK
+    assert judge_joining(trouble="x").outcome is WRONG
+
+
+def judge_joining(
+    network: str = "t",
+    driver: str = "bridge",
+    *,
+    trouble: str | None = None,
+    openness: str | None = None,
+) -> Examined:
+    """Judge a network that is there."""
+    return judge_network(
+        "network", network, driver, trouble=trouble, openness=openness, is_there=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "driver", "cure"),
+    [
+        ("bridge", "bridge", "set compute.docker.network_name: tenants"),
+        ("host", "bridge", "set compute.docker.network_name: tenants"),
+        ("t", "overlay", "set compute.docker.network_driver: bridge"),
+        ("t t", "bridge", "docker network rm 't t'"),
+    ],
+)
+def test_a_network_that_keeps_nobody_apart_has_its_cure(
+    network: str, driver: str, cure: str
+) -> None:
+    """A warning with what is the matter; why it cannot be joined comes before it."""
+    judged = judge_joining(network, driver, openness="is open")
+
+    assert judged.outcome is WARNING
+    assert f"network {network!r} is open" in judged.message
+    assert (judged.cure or "").startswith(cure)
+    assert judge_joining(trouble="x", openness="is open").outcome is WRONG
 
 
 @pytest.mark.parametrize(
@@ -215,11 +250,16 @@ def test_what_the_broker_denies_is_given_by_the_command_shown() -> None:
 
 def test_names_on_the_broker() -> None:
     """What is missing is made, or is wrong where it is not to be made; what differs is deleted."""
-    made = judge_names("names", missing=["queue c"], mismatched=[], user=USER, is_declaring=True)
-    kept = judge_names("names", missing=["queue c"], mismatched=[], user=USER, is_declaring=False)
+    made = judge_names(
+        "names", missing=["queue c"], unseen=[], mismatched=[], user=USER, is_declaring=True
+    )
+    kept = judge_names(
+        "names", missing=["queue c"], unseen=[], mismatched=[], user=USER, is_declaring=False
+    )
     differing = judge_names(
         "names",
         missing=[],
+        unseen=[],
         mismatched=[("queue c", "differs"), ("exchange a.b", "differs")],
         user=USER,
         is_declaring=True,
@@ -231,5 +271,22 @@ def test_names_on_the_broker() -> None:
         "rabbitmqctl delete_queue -p / c",
         "rabbitmqadmin -V / delete exchange name=a.b",
     ]
-    (fine,) = judge_names("names", missing=[], mismatched=[], user=USER, is_declaring=True)
+    (fine,) = judge_names(
+        "names", missing=[], unseen=[], mismatched=[], user=USER, is_declaring=True
+    )
     assert fine.outcome is OK
+
+
+def test_a_name_that_may_not_be_asked_for_is_taken_to_be_there() -> None:
+    """RabbitMQ 4.3 wants a right for the question that least rights do not have."""
+    told = judge_names(
+        "names",
+        missing=[],
+        unseen=["exchange a.b"],
+        mismatched=[],
+        user=USER,
+        is_declaring=False,
+    )
+
+    assert [one.outcome for one in told] == [OK]
+    assert "exchange a.b; they are taken to be" in told[0].message

@@ -161,6 +161,14 @@ REFUSED = {
             "bridge, none, got 'host'"
         ),
     ),
+    "Docker's own network beside the configured one": (
+        Policy(network_name="tenants"),
+        {"network_mode": "bridge"},
+        (
+            "provider_config.network_mode: compute.policy.network_modes allows only "
+            "tenants, none, got 'bridge'"
+        ),
+    ),
     "network of another container": (
         Policy(network_modes=("none",)),
         {"network_mode": "container:landlord-tenant-other"},
@@ -248,7 +256,6 @@ ALLOWED = {
     "port not published": (Policy(host_ports=()), {"ports": published(0)}),
     "volume by name": (Policy(volumes=("shared",)), {"volumes": ("shared:/a:ro",)}),
     "configured network": (Policy(network_name="tenants"), {"network_mode": "tenants"}),
-    "bridge": (Policy(network_name="tenants"), {"network_mode": "bridge"}),
     "no network": (Policy(), {"network_mode": "none"}),
     "network of the host": (Policy(network_modes=("host",)), {"network_mode": "host"}),
     "privileged": (Policy(privileged=True), {"privileged": True}),

@@ -224,7 +224,7 @@ def breaches(request: dict[str, object], policy: Policy) -> list[str]:
         int(binding["HostPort"]) for bound in host["PortBindings"].values() for binding in bound
     ]
     modes = (
-        (policy.network_name, "bridge", "none")
+        (policy.network_name, "none")
         if policy.network_modes is None
         else (policy.network_name, *policy.network_modes)
     )

@@ -720,6 +720,28 @@ def test_an_engine_that_is_not_verified_is_warned_of(host: str, count: int) -> N
     assert settings.warnings() == [words] * count
 
 
+@pytest.mark.parametrize(
+    ("modes", "isolate", "told"),
+    [
+        ("tenants, none", "true", None),
+        ("bridge, other", "true", "bridge, other"),
+        ("bridge", "false", None),
+    ],
+)
+def test_a_network_beside_the_configured_one_is_warned_of(
+    modes: str, isolate: str, told: str | None
+) -> None:
+    """Whether tenants are kept from each other there is the operator's care."""
+    docker = f"{{network_name: tenants, isolate_tenants: {isolate}}}"
+
+    warnings = loaded(
+        f"compute: {{docker: {docker}, policy: {{network_modes: [{modes}]}}}}"
+    ).warnings()
+
+    words = "isolate_tenants is not seen to there, tenants may reach each other"
+    assert warnings == ([] if told is None else [f"compute.policy.network_modes: {told}; {words}"])
+
+
 # --- the table --------------------------------------------------------------------------------
 
 
