@@ -43,6 +43,7 @@ from consumer.model import TenantId
 from consumer.outbox import Outbox
 from consumer.policy import Admission
 from consumer.reconciler import Reconciler
+from consumer.remembered import REMEMBERED
 from consumer.settings import Settings, tracing_variable
 from consumer.tracing import UNTRACED, Traces
 from consumer.upkeep import Upkeep
@@ -261,6 +262,7 @@ async def _build(
     settings: Settings, ledger: SqlLedger, lease: Lease, stack: AsyncExitStack
 ) -> _Parts:
     """Build the parts and open what has to be open, in order; the stack closes in reverse."""
+    REMEMBERED.limit(wiring.memory_budget(settings).remembered_bytes)
     metrics = Metrics(version=version(DISTRIBUTION))
     admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
     traces = await stack.enter_async_context(_tracing())

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -46,6 +45,7 @@ from consumer.model import (
     as_tenant_id,
 )
 from consumer.parsing import as_text, parse_json, parse_yaml
+from consumer.remembered import remembered
 
 STRUCTURED: Final = "application/cloudevents+json"
 _YAML_TYPES: Final = frozenset(
@@ -319,16 +319,15 @@ _SPEC: Final = TypeAdapter(TenantSpec)
 
 
 # Values are read and written again and again, and many tenants share a spec.
-_remembered: Final = lru_cache(maxsize=4096)
 
 
-@_remembered
+@remembered
 def encode_spec(spec: TenantSpec) -> str:
     """Return the spec as canonical JSON, without the fields at their default."""
     return json.dumps(as_document(spec), sort_keys=True, separators=(",", ":"))
 
 
-@_remembered
+@remembered
 def decode_spec(text: str) -> TenantSpec:
     """Return the spec that `encode_spec` wrote."""
     return _SPEC.validate_json(text)
@@ -406,7 +405,7 @@ def _port_document(port: BoundPort) -> Document:
     }
 
 
-@_remembered
+@remembered
 def encode_status(status: Status) -> str:
     """Return the body of the status event."""
     return json.dumps(status_document(status), ensure_ascii=False, separators=(",", ":"))
@@ -535,7 +534,7 @@ def _report(told: StatusContainerDocument | None) -> ContainerReport | None:
     )
 
 
-@_remembered
+@remembered
 def decode_status(text: str) -> Status:
     """Return the status that `encode_status` wrote; fields it does not know are ignored."""
     return StatusDocument.model_validate_json(text).status()

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, NewType
+
+from consumer.remembered import remembered
 
 TenantId = NewType("TenantId", str)
 EventId = NewType("EventId", str)
@@ -178,7 +179,7 @@ class TenantSpec:
         return _fingerprint(self)
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _fingerprint(spec: TenantSpec) -> str:
     document = as_document(spec)
     for adjustable in _NOT_IN_FINGERPRINT:

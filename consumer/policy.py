@@ -7,7 +7,6 @@ the engine has been asked; the engine itself then refuses.
 """
 
 import posixpath
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from consumer.errors import Fault, InvalidMessage
 from consumer.image_reference import DEFAULT_REGISTRY, ImageReference, parse_image
 from consumer.messages import Delivery, content_key, decode_tenant_event, readdressed
 from consumer.model import EngineFacts, Reason, TenantEvent, TenantSpec
+from consumer.remembered import REMEMBERED
 
 PortRange = tuple[int, int]
 
@@ -26,8 +26,6 @@ _TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "
 """The ways to ask for it."""
 _PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
-_MOST_KEPT: Final = 10_000
-_LONGEST_KEPT_BODY: Final = 4096
 _PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
 """Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
 
@@ -263,36 +261,36 @@ class Admission:
 
     def __init__(self, *, defaults: SpecDefaults, policy: Policy) -> None:
         self._defaults = defaults
-        self._policy = policy
-        self._admitted: OrderedDict[object, TenantEvent] = OrderedDict()
-        """By content, least recently used first: publishers repeat themselves."""
+        self._policy = policy, object()
+        """With a mark that is another one for each policy."""
 
     def learn(self, facts: EngineFacts) -> None:
         """Take note of what the engine says of its host."""
-        self._policy = replace(self._policy, facts=facts)
-        self._admitted.clear()
+        policy, _ = self._policy
+        if facts != policy.facts:
+            self._policy = replace(policy, facts=facts), object()
 
     def admit(self, delivery: Delivery) -> TenantEvent:
         """Return the tenant event. Raises InvalidMessage with every fault."""
-        key = content_key(delivery) if len(delivery.body) <= _LONGEST_KEPT_BODY else None
-        if key is None:
-            return self._admit(delivery)
-        known = self._admitted.get(key)
-        if known is not None:
-            self._admitted.move_to_end(key)
+        (policy, mark), content = self._policy, content_key(delivery)
+        if content is None:
+            return self._admit(delivery, policy)
+        # Publishers repeat themselves. What was admitted was so by one policy.
+        key = (mark, content)
+        known = REMEMBERED.get(key)
+        if isinstance(known, TenantEvent):
             return readdressed(known, delivery)
-        event = self._admitted[key] = self._admit(delivery)
-        if len(self._admitted) > _MOST_KEPT:
-            self._admitted.popitem(last=False)
+        event = self._admit(delivery, policy)
+        REMEMBERED.put(key, event)
         return event
 
-    def _admit(self, delivery: Delivery) -> TenantEvent:
+    def _admit(self, delivery: Delivery, policy: Policy) -> TenantEvent:
         event = decode_tenant_event(delivery, self._defaults)
         if event.spec is None:
             return event
-        faults = check(event.spec, self._policy)
+        faults = check(event.spec, policy)
         if faults:
             raise InvalidMessage(
                 Reason.POLICY_DENIED, faults, tenant_id=event.tenant_id, event_id=event.event_id
             )
-        return replace(event, spec=harden(event.spec, self._policy))
+        return replace(event, spec=harden(event.spec, policy))

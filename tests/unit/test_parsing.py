@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from consumer.document import DocumentError, Plain, SpecDefaults
 from consumer.errors import InvalidMessage
-from consumer.messages import decode_tenant_event
+from consumer.messages import Delivery, decode_tenant_event
 from consumer.parsing import DEEPEST, MOST_VALUES, parse_json, parse_yaml
 from tests.builders import make_delivery
 from tests.faults.hostile import HOSTILE, LONGEST, YAML, Hostile
 
 MOST_SECONDS = 0.25
-"""Of CPU; on a quiet machine none takes a fifth of it. It took more than a second before."""
+"""Of CPU; on a quiet machine none takes a fifth of it. It took more than a second before.
+
+On one that is not quiet each may take several times as long, so the best of a few counts."""
 SECRET = "s3cret"  # stands for a value that only the tenant may know
 
 
@@ -27,18 +29,23 @@ def refusal(text: str, *, is_yaml: bool) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
-def test_no_body_costs_much(hostile: Hostile) -> None:
-    """Whatever a body says, it is read or refused within milliseconds, and little is told of it."""
-    delivery = make_delivery(1, body=hostile.body, content_type=hostile.content_type)
+def cost(delivery: Delivery) -> tuple[float, str]:
+    """Return how much of a CPU reading takes, and what is told of its faults."""
     told = ""
-
     began = time.thread_time()
     try:
         decode_tenant_event(delivery, SpecDefaults())
     except InvalidMessage as error:
         told = str(error)
-    seconds = time.thread_time() - began
+    return time.thread_time() - began, told
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
+def test_no_body_costs_much(hostile: Hostile) -> None:
+    """Whatever a body says, it is read or refused within milliseconds, and little is told of it."""
+    delivery = make_delivery(1, body=hostile.body, content_type=hostile.content_type)
+
+    seconds, told = min(cost(delivery) for _ in range(3))
 
     assert len(hostile.body) <= LONGEST
     assert seconds < MOST_SECONDS
