@@ -23,6 +23,7 @@ from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
 from consumer.contract import asyncapi
+from consumer.dead_letters import DeadLetters
 from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
 from consumer.ending import end_soon, loudly, on_stray_exception, outcome, until_stopped
@@ -241,6 +242,7 @@ class _Parts:
 
     broker: RabbitMQ
     intake: Intake
+    dead_letters: DeadLetters
     dispatcher: Dispatcher
     outbox: Outbox
     watcher: Watcher
@@ -255,6 +257,7 @@ class _Parts:
             "broker": self.broker.trouble,
             "engine": self.watcher.trouble,
             "ledger": self.upkeep.trouble,
+            "dead_letters": self.dead_letters.trouble,
         }
 
 
@@ -291,13 +294,21 @@ async def _build(
 
     feed = _feed(settings, ledger, readiness)
     stack.enter_context(ledger.telling(feed.note))
+    dead_letters = DeadLetters(
+        deliveries=broker,
+        publisher=broker,
+        metrics=metrics,
+        # The other half is for what is being read and recorded meanwhile.
+        most_bytes=wiring.memory_budget(settings).in_flight_bytes // 2,
+    )
     parts = _Parts(
         broker=broker,
+        dead_letters=dead_letters,
         outbox=outbox,
         dispatcher=dispatcher,
         intake=Intake(
             deliveries=broker,
-            publisher=broker,
+            dead_letter=dead_letters.take,
             ledger=ledger,
             decode=Decoder(traces.decode(admission.admit)).decode,
             wake=dispatcher.wake,
@@ -395,6 +406,7 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
             start("watcher", parts.watcher.run()),
             start("dispatcher", parts.dispatcher.run()),
             start("outbox", parts.outbox.run()),
+            start("dead letters", parts.dead_letters.run()),
             start("upkeep", parts.upkeep.run()),
             start("feed", parts.feed.run()),
             start("lease", parts.lease.keep()),
@@ -432,6 +444,7 @@ async def _drain(parts: _Parts, intake: asyncio.Task[None], drain_seconds: float
 
     await by_the_deadline("stop taking", parts.broker.stop_taking())
     await by_the_deadline("intake", asyncio.wait((intake,)))
+    await by_the_deadline("dead letters", parts.dead_letters.drain())
     await by_the_deadline("passes", parts.dispatcher.drain())
     await by_the_deadline("outbox", parts.outbox.drain())
 

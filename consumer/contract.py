@@ -300,7 +300,7 @@ _DEAD_LETTER_HEADERS: Final[Document] = {
     "type": "object",
     "properties": {
         "landlord-reason": {
-            "enum": ["invalid_event", "policy_denied", "provider_not_supported"],
+            "enum": ["invalid_event", "policy_denied", "provider_not_supported", "internal_error"],
         },
         "landlord-error": {**_TEXT, "description": "Each fault with its field's path."},
         "landlord-received-at": {**_TEXT, "format": "date-time"},

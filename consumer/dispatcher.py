@@ -18,6 +18,7 @@ import structlog
 from typing_extensions import override
 
 from consumer.errors import ConsumerError
+from consumer.faults import trace_of, was_cancelled
 from consumer.model import TenantId
 
 _log: Final = structlog.get_logger(__name__)
@@ -158,8 +159,13 @@ class Dispatcher:
             due_at = await self._reconcile(tenant_id)
         except ConsumerError as error:
             _log.warning("pass failed", error=str(error))
-        except Exception:  # noqa: BLE001 - one tenant's trouble stays its own
-            _log.exception("pass failed")
+        except Exception as fault:  # noqa: BLE001 - one tenant's trouble stays its own
+            # It was not even possible to tell the tenant.
+            _log.error("fault of ours", part="pass", error=trace_of(fault))
+        except asyncio.CancelledError as error:
+            if was_cancelled():
+                raise
+            _log.error("fault of ours", part="pass", error=trace_of(error))
         else:
             slot.failures = 0
             return due_at

@@ -1,25 +1,28 @@
 """A batch of deliveries becomes recorded intentions, is settled, and wakes its tenants.
 
-A delivery is acknowledged only after its intention is committed to the ledger, or after the broker
-has confirmed its dead letter. While neither can be had, intake stops taking and keeps what it has
-unacknowledged; it never gives a delivery back to be tried again. In a flood the tenants of whom
-nothing new is wanted get their answers once it has been taken in, or after a few seconds; whoever
-is to be changed goes at once. Before it comes the broker adapter, after it the dispatcher.
+A delivery is acknowledged only after its intention is committed to the ledger; what is refused is
+handed over to be dead-lettered, and acknowledged once that is confirmed. While the ledger cannot be
+had, intake stops taking and keeps what it has unacknowledged; it never gives a delivery back to be
+tried again. A fault of ours over one event is told as ours: it is logged and counted, and the event
+is set aside as a dead letter with the reason `internal_error` when it fails again and again. The
+tries follow one another at once, so that what comes after it stays after it. In a flood the tenants
+of whom nothing new is wanted get their answers once it has been taken in, or after a few seconds;
+whoever is to be changed goes at once. Before it comes the broker adapter, after it the dispatcher.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 
-from consumer.errors import BrokerError, Fault, InvalidMessage, LedgerError
+from consumer.errors import Fault, InvalidMessage, LedgerError, LedgerFault, LedgerUnanswered
+from consumer.faults import trace_of
 from consumer.messages import DeadLetter, Delivery, dead_letter_headers, event_type, tracing
 from consumer.metrics import Metrics
 from consumer.model import EventId, EventKind, Reason, Refusal, TenantEvent, TenantId, Verdict
-from consumer.ports import Deliveries, Ledger, Publisher, Recorded
+from consumer.ports import Deliveries, Ledger, Recorded
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -28,6 +31,10 @@ _FLOOD_SHARE: Final = 0.25
 _LULL_SECONDS: Final = 0.3
 """After so long without a batch a flood has ended."""
 _MOST_PUT_OFF_SECONDS: Final = 10.0
+_TRIES: Final = 3
+"""Of an event that we fail over."""
+
+Entry = TenantEvent | Refusal
 
 
 class Wake(Protocol):
@@ -36,12 +43,20 @@ class Wake(Protocol):
     def __call__(self, tenant_id: TenantId, *, overtake: bool = False) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A delivery as it was read: what to record of it, and under which type it is counted."""
+
+    delivery: Delivery
+    entry: Entry
+    kind: str
+
+
 @dataclass(slots=True)
 class _Sorted:
-    """A batch, decoded: what to record, and what to dead-letter."""
+    """A batch, read: what to record, and what to dead-letter."""
 
-    entries: list[TenantEvent | Refusal]
-    kinds: list[str]
+    read: list[_Read]
     letters: list[DeadLetter]
 
 
@@ -52,7 +67,7 @@ class Intake:
         self,
         *,
         deliveries: Deliveries,
-        publisher: Publisher,
+        dead_letter: Callable[[Sequence[DeadLetter]], Awaitable[None]],
         ledger: Ledger,
         decode: Callable[[Delivery], Awaitable[TenantEvent]],
         wake: Wake,
@@ -63,7 +78,7 @@ class Intake:
         most_retry_seconds: float = 10.0,
     ) -> None:
         self._deliveries = deliveries
-        self._publisher = publisher
+        self._dead_letter = dead_letter
         self._ledger = ledger
         self._decode = decode
         self._wake = wake
@@ -80,8 +95,9 @@ class Intake:
     async def run(self) -> None:
         """Take batches until there are no more: taking has stopped, and the last one is settled."""
         while batch := await self._deliveries.next_batch(limit=self._batch_size):
-            self._end_lull()
             await self._settle(batch)
+            # Only now: who was put off does not wait for a batch that has to wait.
+            self._end_lull()
             # A busy loop takes a flood in small batches too.
             most = max(len(batch), len(self._unchanged))
             self._wake_or_put_off(is_flood=most >= _FLOOD_SHARE * self._batch_size)
@@ -89,35 +105,42 @@ class Intake:
         self._wake_unchanged()
 
     async def _settle(self, batch: Sequence[Delivery]) -> None:
-        """See every delivery of the batch settled: recorded, duplicate, stale or dead-lettered."""
+        """See every delivery of the batch settled, or handed over to be dead-lettered."""
         parts = await self._sort(batch)
-        recorded = await self._record(parts.entries)
-        self._wake_tenants(parts, recorded)
-        await self._dead_letter_all(parts.letters)
-        await self._deliveries.ack_through(batch[-1])
+        for read, recorded in await self._record(parts):
+            self._note_recorded(read, recorded)
+        refused = {letter.delivery.tag for letter in parts.letters}
+        await self._deliveries.ack([it for it in batch if it.tag not in refused])
+        if parts.letters:
+            await self._dead_letter(parts.letters)
 
     async def _sort(self, batch: Sequence[Delivery]) -> _Sorted:
-        parts = _Sorted([], [], [])
+        parts = _Sorted([], [])
         for delivery in batch:
             try:
                 event = await self._decode_safely(delivery)
             except InvalidMessage as error:
                 self._refuse(delivery, error, parts)
             else:
-                parts.entries.append(event)
-                parts.kinds.append(event.kind.value)
+                parts.read.append(_Read(delivery, event, event.kind.value))
         return parts
 
     async def _decode_safely(self, delivery: Delivery) -> TenantEvent:
-        try:
-            return await self._decode(delivery)
-        except InvalidMessage:
-            raise
-        except Exception as error:  # noqa: BLE001 - one delivery's trouble stays its own
-            # A fault of ours over one delivery must not block the queue. The error's own words may
-            # hold values of the document, so only its kind is told.
-            fault = Fault("", f"cannot be read ({type(error).__name__})")
-            raise InvalidMessage(Reason.INVALID_EVENT, (fault,)) from None
+        tries = 0
+        while True:
+            try:
+                return await self._decode(delivery)
+            except InvalidMessage:
+                raise
+            except Exception as fault:  # noqa: BLE001 - one delivery's trouble stays its own
+                tries += 1
+                if tries == _TRIES:
+                    self._tell_fault("reading", fault, event_id=delivery.message_id)
+                    raise _internal_error(fault, event_id=delivery.message_id) from None
+
+    def _tell_fault(self, part: str, fault: Exception, **about: str | None) -> None:
+        self._metrics.faults.labels(part=part).inc()
+        _log.error("fault of ours", part=part, error=trace_of(fault), **about)
 
     def _refuse(self, delivery: Delivery, error: InvalidMessage, parts: _Sorted) -> None:
         _log.warning(
@@ -134,54 +157,91 @@ class Intake:
         if error.tenant_id is None:
             return
         correlation_id, traceparent = tracing(delivery)
-        parts.kinds.append(kind)
-        parts.entries.append(
-            Refusal(
-                tenant_id=TenantId(error.tenant_id),
-                received_at=delivery.received_at,
-                reason=Reason(error.reason),
-                message=str(error),
-                event_id=EventId(error.event_id) if error.event_id is not None else None,
-                correlation_id=correlation_id,
-                traceparent=traceparent,
-            )
+        refusal = Refusal(
+            tenant_id=TenantId(error.tenant_id),
+            received_at=delivery.received_at,
+            reason=Reason(error.reason),
+            message=str(error),
+            event_id=EventId(error.event_id) if error.event_id is not None else None,
+            correlation_id=correlation_id,
+            traceparent=traceparent,
         )
+        parts.read.append(_Read(delivery, refusal, kind))
 
-    async def _record(self, entries: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
-        if not entries:
+    async def _record(self, parts: _Sorted) -> list[tuple[_Read, Recorded]]:
+        """Record what was read, together; what we fail over is set aside, and alone."""
+        try:
+            return await self._record_together(parts.read)
+        except LedgerFault:
+            recorded: list[tuple[_Read, Recorded]] = []
+            for read in tuple(parts.read):
+                recorded += await self._record_alone(read, parts)
+            return recorded
+
+    async def _record_alone(self, read: _Read, parts: _Sorted) -> list[tuple[_Read, Recorded]]:
+        tries = 0
+        while True:
+            try:
+                return await self._record_together([read])
+            except LedgerFault as fault:
+                tries += 1
+                if tries == _TRIES:
+                    return await self._set_aside(read, fault, parts)
+
+    async def _set_aside(
+        self, read: _Read, fault: LedgerFault, parts: _Sorted
+    ) -> list[tuple[_Read, Recorded]]:
+        """Dead-letter what cannot be recorded, and tell its tenant, if that can be recorded."""
+        entry = read.entry
+        self._tell_fault("recording", fault, tenant_id=entry.tenant_id, event_id=entry.event_id)
+        if isinstance(entry, Refusal):
+            return []  # it is dead-lettered as it is; only its tenant cannot be told
+        error = _internal_error(fault, tenant_id=entry.tenant_id, event_id=entry.event_id)
+        self._refuse(read.delivery, error, parts)
+        return await self._record_alone(parts.read[-1], parts)
+
+    async def _record_together(self, read: Sequence[_Read]) -> list[tuple[_Read, Recorded]]:
+        if not read:
             return []
+        entries = [it.entry for it in read]
+        recorded = await self._commit(entries)
+        if any(isinstance(entry, Refusal) for entry in entries):
+            self._on_commit()  # of tenant events themselves nothing is told
+        return list(zip(read, recorded, strict=True))
+
+    async def _commit(self, entries: Sequence[Entry]) -> list[Recorded]:
+        """Record these, however long the ledger is away. Raises LedgerFault alone."""
         delay = self._retry_seconds
-        has_failed = False
+        has_failed = is_unsure = False
         while True:
             try:
                 recorded = await self._ledger.record(entries)
+            except LedgerFault:
+                raise
             except LedgerError as error:
                 if not has_failed:
                     _log.error("intake waits for the ledger", error=str(error))
                 has_failed = True
+                is_unsure = is_unsure or isinstance(error, LedgerUnanswered)
             else:
                 if has_failed:
                     _log.info("intake goes on")
-                if any(isinstance(entry, Refusal) for entry in entries):
-                    self._on_commit()  # of tenant events themselves nothing is told
-                return recorded
+                return _as_changes(recorded) if is_unsure else recorded
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._most_retry_seconds)
 
-    def _wake_tenants(self, parts: _Sorted, recorded: Sequence[Recorded]) -> None:
-        for entry, kind, outcome in zip(parts.entries, parts.kinds, recorded, strict=True):
-            if isinstance(entry, Refusal):
-                if outcome.verdict is Verdict.RECORDED:
-                    reason = entry.reason.value
-                    self._metrics.tenant_failures.labels(reason=reason).inc()
-                continue
-            verdict = outcome.verdict
-            self._metrics.tenant_events.labels(type=kind, outcome=verdict.value).inc()
-            if verdict is Verdict.RECORDED and outcome.changes_intention:
-                self._unchanged.pop(outcome.tenant_id, None)
-                self._wake(outcome.tenant_id, overtake=True)
-            elif verdict is Verdict.RECORDED:
-                self._put_off(outcome.tenant_id)
+    def _note_recorded(self, read: _Read, recorded: Recorded) -> None:
+        verdict = recorded.verdict
+        if isinstance(read.entry, Refusal):
+            if verdict is Verdict.RECORDED:
+                self._metrics.tenant_failures.labels(reason=read.entry.reason.value).inc()
+            return
+        self._metrics.tenant_events.labels(type=read.kind, outcome=verdict.value).inc()
+        if recorded.changes_intention:
+            self._unchanged.pop(recorded.tenant_id, None)
+            self._wake(recorded.tenant_id, overtake=True)
+        elif verdict is Verdict.RECORDED:
+            self._put_off(recorded.tenant_id)
 
     def _put_off(self, tenant_id: TenantId) -> None:
         if not self._unchanged:
@@ -204,31 +264,21 @@ class Intake:
         for tenant_id in unchanged:
             self._wake(tenant_id)
 
-    async def _dead_letter_all(self, letters: Sequence[DeadLetter]) -> None:
-        """See all of them confirmed, side by side, so that a flood soon lets the next ones in."""
-        in_turn: defaultdict[object, list[DeadLetter]] = defaultdict(list)
-        for letter in letters:
-            # Two on their way with the same message id could be taken for each other.
-            in_turn[letter.delivery.message_id or letter.delivery.tag].append(letter)
-        async with asyncio.TaskGroup() as group:
-            for row in in_turn.values():
-                group.create_task(self._dead_letter_in_turn(row), name="dead letter")
 
-    async def _dead_letter_in_turn(self, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            await self._dead_letter(letter)
+def _as_changes(recorded: Sequence[Recorded]) -> list[Recorded]:
+    """Return them as to be acted upon: an earlier try may be what these are duplicates of."""
+    return [replace(it, changes_intention=True) for it in recorded]
 
-    async def _dead_letter(self, letter: DeadLetter) -> None:
-        delay = self._retry_seconds
-        while True:
-            try:
-                await self._publisher.publish_dead_letter(letter)
-            except BrokerError as error:
-                _log.warning("dead letter not confirmed", error=str(error))
-            else:
-                return
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, self._most_retry_seconds)
+
+def _internal_error(
+    fault: Exception, *, tenant_id: str | None = None, event_id: str | None = None
+) -> InvalidMessage:
+    """Return the refusal of what we failed over; the words of a fault may hold values."""
+    kind = type(fault.__cause__ or fault).__name__
+    rule = f"a fault of the consumer's own ({kind}); the event may be good, and was set aside"
+    return InvalidMessage(
+        Reason.INTERNAL_ERROR, (Fault("", rule),), tenant_id=tenant_id, event_id=event_id
+    )
 
 
 def _known_type(delivery: Delivery) -> str:

@@ -46,6 +46,7 @@ OPERATIONS: Final = (
     *("network connect", "network create", "network disconnect", "network list", "network remove"),
 )
 REQUEST_OUTCOMES: Final = ("ok", "refused", "unavailable")
+FAULT_PARTS: Final = ("reading", "recording", "dead letters", "pass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,18 @@ METRICS: Final = (
         "counter",
         ("state",),
         "Status events that the broker confirmed.",
+    ),
+    MetricDoc(
+        "landlord_dead_letters",
+        "gauge",
+        (),
+        "Refused events that the broker has not yet taken as dead letters.",
+    ),
+    MetricDoc(
+        "landlord_faults_total",
+        "counter",
+        ("part",),
+        "Faults of the consumer's own, by what it was at; the log has each with its place.",
     ),
     MetricDoc("landlord_outbox_pending", "gauge", (), "Status events not yet confirmed."),
     MetricDoc("landlord_outbox_oldest_seconds", "gauge", (), "Age of the oldest of them."),
@@ -147,6 +160,8 @@ class Metrics:
         self.tenants = self._gauge("landlord_tenants")
         self.tenant_events = self._counter("landlord_tenant_events_total")
         self.status_events = self._counter("landlord_status_events_total")
+        self.dead_letters = self._gauge("landlord_dead_letters")
+        self.faults = self._counter("landlord_faults_total")
         self.outbox_pending = self._gauge("landlord_outbox_pending")
         self.outbox_oldest_seconds = self._gauge("landlord_outbox_oldest_seconds")
         self.passes = self._counter("landlord_passes_total")
@@ -192,7 +207,12 @@ class Metrics:
             self.tenant_events.labels(type=kind, outcome=outcome)
         for operation, outcome in product(OPERATIONS, REQUEST_OUTCOMES):
             self.engine_request_seconds.labels(operation=operation, outcome=outcome)
+        self._start_rare_ones_at_zero()
         self.build_info.labels(version=version).set(1)
+
+    def _start_rare_ones_at_zero(self) -> None:
+        for part in FAULT_PARTS:
+            self.faults.labels(part=part)
 
     def _counter(self, name: str) -> Counter:
         doc = _doc(name)

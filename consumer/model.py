@@ -410,6 +410,7 @@ class Reason(StrEnum):
     STOP_FAILED = "stop_failed"
     MISSING = "missing"
     ENGINE_UNAVAILABLE = "engine_unavailable"
+    INTERNAL_ERROR = "internal_error"
 
 
 REASONS: Final[Mapping[State, frozenset[Reason]]] = {
@@ -456,6 +457,7 @@ REASONS: Final[Mapping[State, frozenset[Reason]]] = {
             Reason.STOP_FAILED,
             Reason.MISSING,
             Reason.ENGINE_UNAVAILABLE,
+            Reason.INTERNAL_ERROR,
         }
     ),
 }

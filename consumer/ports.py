@@ -299,9 +299,10 @@ class Deliveries(Protocol):
         """
         ...
 
-    async def ack_through(self, delivery: Delivery) -> None:
-        """Acknowledge this delivery and every earlier one of its session.
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge these and no others, in whatever order.
 
-        A lost session is no error: the broker will deliver them again.
+        A lost session is no error: the broker will deliver them again. Nor is a delivery that was
+        acknowledged before.
         """
         ...

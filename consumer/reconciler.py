@@ -7,6 +7,7 @@ comes the dispatcher, which sees to it that there is one pass at a time for a te
 outbox.
 """
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,8 +17,17 @@ from typing import Final, TypeGuard, assert_never
 
 import structlog
 
-from consumer.errors import EngineError, EngineUnavailable
-from consumer.finding import PAST_USE, Finding, Rules, assess, has_fallen_back, note_restart
+from consumer.errors import ConsumerError, EngineError, EngineUnavailable, LedgerFault
+from consumer.faults import trace_of, was_cancelled
+from consumer.finding import (
+    PAST_USE,
+    Finding,
+    Rules,
+    assess,
+    has_fallen_back,
+    is_held_back,
+    note_restart,
+)
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
@@ -57,6 +67,8 @@ _log: Final = structlog.get_logger(__name__)
 _MOST_ACTIONS: Final = 16
 """Enough for the longest way (a replacement that is rolled back); more is left to the next pass."""
 _MOST_DELETED: Final = 1000
+_OF_NO_CONTAINER: Final = (Reason.ENGINE_UNAVAILABLE, Reason.INTERNAL_ERROR)
+"""Setbacks that are over once the tenant's containers are seen."""
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -130,12 +142,48 @@ class Reconciler:
     async def reconcile(self, tenant_id: TenantId) -> datetime | None:
         """Make one pass; return when the next one is due, None when a wake will tell.
 
-        Raises LedgerError when the ledger failed; the pass then left nothing behind but what it did
-        to the engine, which the next one sees.
+        A fault of ours is told to the tenant as ours, and tried again with backoff. Raises
+        LedgerError when the ledger failed; the pass then left nothing behind but what it did to the
+        engine, which the next one sees.
         """
+        try:
+            return await self._make_pass(tenant_id)
+        except LedgerFault as fault:
+            return await self._tell_fault(tenant_id, fault)
+        except ConsumerError:
+            raise
+        except asyncio.CancelledError as error:
+            if was_cancelled():
+                raise
+            return await self._tell_fault(tenant_id, error)
+        except Exception as fault:  # noqa: BLE001 - one tenant's trouble stays its own
+            return await self._tell_fault(tenant_id, fault)
+
+    async def _tell_fault(self, tenant_id: TenantId, fault: BaseException) -> datetime | None:
+        """Tell that we failed over this tenant; whatever could have failed again is left out."""
+        self._metrics.faults.labels(part="pass").inc()
+        _log.error("fault of ours", part="pass", tenant_id=tenant_id, error=trace_of(fault))
         tenant = await self._ledger.read(tenant_id)
         if tenant is None:
             return None
+        kind = type(fault.__cause__ or fault).__name__
+        message = f"a fault of the consumer's own ({kind}), which its log tells of"
+        one_pass = _Pass(tenant=tenant, committed=tenant)
+        reason = Reason.INTERNAL_ERROR
+        self._set_back(one_pass, EngineError(reason, message, is_transient=True))
+        finding = Finding(state=State.FAILED, reason=reason, message=message)
+        await self._commit(one_pass, finding)
+        return one_pass.due_at
+
+    async def _make_pass(self, tenant_id: TenantId) -> datetime | None:
+        tenant = await self._ledger.read(tenant_id)
+        if tenant is None:
+            return None
+        setback = tenant.setback
+        has_failed_us = setback is not None and setback.reason is Reason.INTERNAL_ERROR
+        if setback is not None and has_failed_us and is_held_back(tenant, self._now()):
+            # Whoever wakes it: what we fail over is met no sooner for it.
+            return setback.next_attempt_at
         self._seen.pop(tenant_id, None)
         if not tenant.is_answered:
             self._time_phase("queue", (self._now() - tenant.received_at).total_seconds())
@@ -164,7 +212,7 @@ class Reconciler:
         one_pass.containers = containers
         self._observed_at[tenant.tenant_id] = now
         setback = tenant.setback
-        if setback is not None and setback.reason is Reason.ENGINE_UNAVAILABLE:
+        if setback is not None and setback.reason in _OF_NO_CONTAINER:
             setback = None
         restarts = note_restart(tenant, containers, now, self._rules)
         one_pass.tenant = replace(tenant, restarts=restarts, setback=setback)

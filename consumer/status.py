@@ -4,7 +4,7 @@ Pure functions over values. Every accepted tenant event is answered; beyond that
 since the last status is told. The reconciler commits what `tell` returns; the ledger numbers it.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Final
 
@@ -49,7 +49,7 @@ def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
     setback = tenant.setback
     is_first_sight = reason in (Reason.STARTED, Reason.UPDATED, Reason.RESUMED)
     startup = (now - tenant.received_at).total_seconds() if is_first_sight else None
-    return Status(
+    status = Status(
         tenant_id=tenant.tenant_id,
         state=finding.state,
         reason=reason,
@@ -67,6 +67,11 @@ def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
         attempt=setback.attempt if setback is not None else 1,
         next_attempt_at=setback.next_attempt_at if setback is not None else None,
     )
+    last = tenant.status
+    if reason is not Reason.INTERNAL_ERROR or last is None:
+        return status
+    # We failed, and know of nothing that has changed: the container is as it was last seen.
+    return replace(status, container=last.container, ports=last.ports, health=last.health)
 
 
 def _reason(tenant: Tenant, finding: Finding) -> Reason:

@@ -9,9 +9,9 @@ session it came by; a lost session is no error, the broker delivers again.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import uuid4
@@ -36,6 +36,7 @@ from consumer.adapters.rabbitmq_topology import (
     declare,
     translated,
 )
+from consumer.adapters.settled import Settled
 from consumer.errors import BrokerError, MessageRefused, TopologyMismatch
 from consumer.faults import for_ever
 from consumer.messages import DeadLetter, Delivery, status_headers
@@ -76,6 +77,8 @@ class _Intake:
     arrived: dict[int, Delivery]
     next_tag: int = 1
     consumer_tag: str = ""
+    settled: Settled = field(default_factory=Settled)
+    acking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,22 +242,24 @@ class RabbitMQ:
         batch: list[Delivery] = []
         if intake is None:
             return batch
-        # Only without a gap: `ack_through` settles every earlier delivery too.
         while len(batch) < limit and intake.next_tag in intake.arrived:
             batch.append(intake.arrived.pop(intake.next_tag))
             intake.next_tag += 1
         return batch
 
-    async def ack_through(self, delivery: Delivery) -> None:
-        """Acknowledge this delivery and every earlier one of its session."""
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge these and no others."""
         intake = self._intake
-        if intake is None or intake.number != delivery.session:
+        if intake is None:
             return
+        tags = [delivery.tag for delivery in deliveries if delivery.session == intake.number]
         try:
             with translated(self._link):
-                async with asyncio.timeout(self._link.call_seconds):
+                # In turn: an ack that is overtaken names what the broker no longer waits for.
+                async with asyncio.timeout(self._link.call_seconds), intake.acking:
                     underlay = await intake.channel.get_underlay_channel()
-                    await underlay.basic_ack(delivery.tag, multiple=True)
+                    for ack in intake.settled.add(tags):
+                        await underlay.basic_ack(ack.tag, multiple=ack.is_through)
         except BrokerError as error:
             _log.info("ack not sent; the broker delivers again", error=str(error))
 
@@ -323,6 +328,8 @@ class RabbitMQ:
             await self._confirmed(
                 outlet, outlet.letters, message, letter.delivery.routing_key, is_mandatory=True
             )
+        except MessageRefused:
+            raise  # nothing of it is on its way any more, and others may pass
         except BrokerError:
             # It carries the original's message id; a second try must not meet the first one's fate
             # on the same channel.

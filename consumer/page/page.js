@@ -4,7 +4,7 @@
 
 const GATHER_MS = 150; // changes that come together are shown together
 const REST_AFTER_MS = 60_000; // a tab in the background needs no connection
-const PARTS = ["broker", "engine", "ledger", "lease"];
+const PARTS = ["broker", "engine", "ledger", "lease", "dead_letters"];
 
 const page = {
   tenants: new Map(), // tenant id -> its line
@@ -104,7 +104,7 @@ function showParts(troubles, isHeard) {
   const names = PARTS.filter((name) => name in troubles);
   byId("parts").replaceChildren(...names.map((name) => {
     const state = !isHeard ? "unknown" : troubles[name] ? "down" : "up";
-    return make("li", { "data-part": state }, name, make("span", {}, ` ${state}`));
+    return make("li", { "data-part": state }, name.replace("_", " "), make("span", {}, ` ${state}`));
   }));
 }
 
@@ -114,12 +114,13 @@ function alarmsOf(head, isHeard) {
     const since = head ? ` What is shown is as of ${exact(page.heardAt)}.` : "";
     return [`The consumer is not heard (${page.lost}).${since} Trying again …`];
   }
-  const { engine, broker, ledger, lease } = head.troubles;
+  const { engine, broker, ledger, lease, dead_letters: letters } = head.troubles;
   const alarms = [];
   if (lease) alarms.push(lease);
   if (ledger) alarms.push(ledger.startsWith("standing by") ? ledger : `The ledger cannot be written: ${ledger}`);
   if (engine) alarms.push(`The engine cannot be asked, states are as they were last seen: ${engine}`);
   if (broker) alarms.push(`The broker cannot be used, tenant events wait: ${broker}`);
+  if (letters) alarms.push(`Dead letters are not taken: ${letters}`);
   return alarms;
 }
 

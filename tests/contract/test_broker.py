@@ -92,19 +92,23 @@ async def test_a_delivery_can_be_settled_after_taking_has_stopped(
     (delivery,) = await take(subject, 1)
     await subject.stop_taking()
 
-    await subject.ports.ack_through(delivery)
+    await subject.ports.ack([delivery])
 
     assert await subject.left() == []
 
 
-async def test_an_ack_settles_what_came_before(subject: BrokerUnderTest) -> None:
-    """And nothing that came after."""
-    await subject.send(b"1", b"2", b"3")
-    taken = await take(subject, 3)
+async def test_an_ack_settles_what_it_is_about_and_nothing_else(subject: BrokerUnderTest) -> None:
+    """Neither what came before nor what came after, in whatever order it is told."""
+    await subject.send(*(b"%d" % number for number in range(1, 8)))
+    taken = await take(subject, 7)
 
-    await subject.ports.ack_through(taken[1])
+    await subject.ports.ack([taken[3], taken[1]])
+    await subject.ports.ack([taken[0]])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(subject.ports.ack([taken[2]]))
+        group.create_task(subject.ports.ack([taken[6], taken[3]]))
 
-    assert await subject.left() == [b"3"]
+    assert await subject.left() == [b"5", b"6"]
 
 
 async def test_an_ack_of_another_session_settles_nothing(subject: BrokerUnderTest) -> None:
@@ -112,7 +116,7 @@ async def test_an_ack_of_another_session_settles_nothing(subject: BrokerUnderTes
     await subject.send(b"1")
     (delivery,) = await take(subject, 1)
 
-    await subject.ports.ack_through(replace(delivery, session=delivery.session + 7))
+    await subject.ports.ack([replace(delivery, session=delivery.session + 7)])
 
     assert await subject.left() == [b"1"]
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 
+from consumer.dead_letters import DeadLetters
 from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
 from consumer.document import SpecDefaults
@@ -122,9 +123,10 @@ class World:
             backoff=Backoff(jitter=lambda: 0.5),
         )
         dispatcher = Dispatcher(reconcile=reconciler.reconcile, now=loop_now)
+        dead_letters = DeadLetters(deliveries=broker, publisher=broker, metrics=metrics)
         intake = Intake(
             deliveries=broker,
-            publisher=broker,
+            dead_letter=dead_letters.take,
             ledger=ledger,
             decode=Decoder(partial(decode_tenant_event, defaults=SpecDefaults())).decode,
             wake=dispatcher.wake,
@@ -140,7 +142,8 @@ class World:
             now=loop_now,
             on_facts=lambda _: None,
         )
-        return dispatcher, [intake.run(), dispatcher.run(), outbox.run(), watcher.run()]
+        lasting = [dead_letters.run(), dispatcher.run(), outbox.run(), watcher.run()]
+        return dispatcher, [intake.run(), *lasting]
 
     async def _be_quiet(self, dispatcher: Dispatcher) -> bool:
         for _ in range(_MOST_STEPS):

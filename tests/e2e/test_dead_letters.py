@@ -16,7 +16,7 @@ from tests.conftest import WEB
 from tests.contract.brokers import topology_of
 from tests.e2e.commands import command, command_on_terminal, settings_of
 from tests.e2e.consumer_process import ConsumerProcess
-from tests.e2e.world import World, make_document, own_world
+from tests.e2e.world import World, make_document, own_world, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -160,3 +160,45 @@ async def test_a_letter_is_dropped_when_somebody_agrees(world: World, desk: Desk
     assert "give --yes" in said
     assert "no such dead letter" in nothing
     await desk.letters(0)
+
+
+BAD_EVENTS = 40
+"""Many more than a full queue takes: that of a quorum queue is a soft limit."""
+
+
+async def test_a_full_dead_letter_queue_holds_up_no_good_event(
+    world: World, broker: Broker, desk: Desk
+) -> None:
+    """Only what is refused waits, and readiness and metric say so; then each goes aside once."""
+    names, limit = world.names, '{"max-length": 1, "overflow": "reject-publish"}'
+    await world.run_tenant("served")
+    begin = world.consumer.log_size
+    broker.control("set_policy", "full", f"^{names.dead_letter}$", limit, "--apply-to", "queues")
+    try:
+        for number in range(BAD_EVENTS):
+            await world.publisher.create(bad_document(f"bad-{number}"))
+        await until(lambda: _is_held(world))
+        refused_at = time.monotonic()
+        served = await world.run_tenant("served", labels={"a": "b"})
+        seconds = time.monotonic() - refused_at
+        code, told = await world.consumer.http_get("/readyz")
+        held = await world.consumer.metric("landlord_dead_letters")
+        told_of = await world.clients.drain_dead_letters()
+    finally:
+        broker.control("clear_policy", "full")
+    # It takes more once there is room: that is what the broker tells its publishers by.
+    await until(world.is_ready, seconds=30)
+    told_of |= await world.clients.drain_dead_letters()
+
+    assert served["state"] == "running"
+    assert seconds < 5
+    assert code == 503
+    trouble = json.loads(told)["components"]["dead_letters"]
+    assert "refused events wait to be dead-lettered" in trouble
+    assert held > 0
+    assert len(told_of) == BAD_EVENTS
+    assert "broker session lost" not in world.consumer.log_text(begin=begin)
+
+
+async def _is_held(world: World) -> bool:
+    return await world.consumer.metric("landlord_dead_letters") > 0

@@ -6,6 +6,7 @@ what has arrived, or hang until it is released. One journal keeps what happened,
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -21,6 +22,8 @@ class Mode(StrEnum):
     AWAY = "away"
     LOSE_CONFIRM = "lose confirm"
     HANG = "hang"
+    FULL = "full"
+    """The dead-letter queue refuses; status events pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class FakeBroker:
         self.mode = mode
         self.refused_tenants: set[TenantId] = set()
         """Whose status events are refused, whatever the mode."""
+        self.refused_tags: set[int] = set()
+        """Whose dead letters are refused, whatever the mode."""
+        self.broken_tags: set[int] = set()
+        """Over whose dead letters the adapter fails by what nobody foresaw."""
         self.journal: list[Entry] = []
         self.arrived: list[OutboxEntry] = []
         """Status events that reached the broker, confirmed or not."""
@@ -93,16 +100,13 @@ class FakeBroker:
         self._unsettled.update((delivery.tag, delivery) for delivery in batch)
         return batch
 
-    async def ack_through(self, delivery: Delivery) -> None:
-        """Acknowledge this delivery and every earlier one of its session."""
-        settled = [
-            tag
-            for tag, taken in self._unsettled.items()
-            if tag <= delivery.tag and taken.session == delivery.session
-        ]
-        for tag in sorted(settled):
-            del self._unsettled[tag]
-            self.journal.append(Entry("ack", str(tag)))
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge these and no others."""
+        for delivery in sorted(deliveries, key=lambda it: it.tag):
+            taken = self._unsettled.get(delivery.tag)
+            if taken is not None and taken.session == delivery.session:
+                del self._unsettled[delivery.tag]
+                self.journal.append(Entry("ack", str(delivery.tag)))
 
     # --- the way out
 
@@ -120,6 +124,10 @@ class FakeBroker:
     async def publish_dead_letter(self, letter: DeadLetter) -> None:
         """Publish to the dead-letter exchange."""
         self.tries += 1
+        if letter.delivery.tag in self.broken_tags:
+            raise KeyError(letter.delivery.tag)
+        if self.mode is Mode.FULL or letter.delivery.tag in self.refused_tags:
+            raise MessageRefused("landlord.dead-letter takes no message: nack")
         await self._refuse_or_hang()
         self._lose_confirm()
         self.dead_letters.append(letter)

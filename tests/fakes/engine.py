@@ -91,7 +91,7 @@ class FakeEngine:
         self._made = 0
         self._images: set[str] = set()
         self._fault: _Fault | None = None
-        self._errors: defaultdict[str, list[EngineError]] = defaultdict(list)
+        self._errors: defaultdict[str, list[BaseException]] = defaultdict(list)
         self._gates: dict[str, asyncio.Event] = {}
         self._subscribers: list[asyncio.Queue[EngineEvent | EngineUnavailable | None]] = []
         self.calls: list[Call] = []
@@ -138,7 +138,7 @@ class FakeEngine:
 
     # --- what a test makes go wrong
 
-    def fail(self, operation: str, *errors: EngineError) -> None:
+    def fail(self, operation: str, *errors: BaseException) -> None:
         """Have the next calls of this operation raise these, one each, without effect."""
         self._errors[operation] += errors
 

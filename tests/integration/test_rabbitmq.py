@@ -70,7 +70,7 @@ async def assert_both_ways(adapter: RabbitMQ, side: OtherSide) -> None:
     """Tenant events come in and are settled, status events go out."""
     await side.send(b"in")
     (*_, delivery) = await take(adapter, 1)
-    await adapter.ack_through(delivery)
+    await adapter.ack([delivery])
     await adapter.publish_status(make_entry(7))
     assert delivery.body == b"in"
     assert (await side.next_status()).body == make_entry(7).body.encode()
@@ -292,7 +292,7 @@ async def test_what_was_not_settled_comes_again(
     adapter, line = proxied
     await side.send(b"1", b"2", b"3")
     before = await take(adapter, 3)
-    await adapter.ack_through(before[0])
+    await adapter.ack([before[0]])
     await asyncio.sleep(0.1)
 
     await lose(adapter, line)
@@ -311,7 +311,7 @@ async def test_a_stale_ack_does_nothing(proxied: tuple[RabbitMQ, Proxy], side: O
     await lose(adapter, line)
     await take(adapter, 2)
 
-    await adapter.ack_through(stale)
+    await adapter.ack([stale])
     await lose(adapter, line)
 
     assert [delivery.body for delivery in await take(adapter, 2)] == [b"1", b"2"]
@@ -327,7 +327,7 @@ async def test_deliveries_that_nobody_took_do_not_outlive_their_session(
 
     await lose(adapter, line)
     taken = await take(adapter, 2)
-    await adapter.ack_through(taken[-1])
+    await adapter.ack(taken)
 
     assert [delivery.body for delivery in taken] == [b"1", b"2"]
     with pytest.raises(TimeoutError):
@@ -410,7 +410,7 @@ async def test_a_killed_node_is_waited_for(broker: Broker, names: Names) -> None
         await until(lambda: adapter.trouble is not None)
         await until(lambda: adapter.trouble is None, seconds=30)
         (again,) = await take(adapter, 1)
-        await adapter.ack_through(again)
+        await adapter.ack([again])
 
         assert (again.body, again.redelivered) == (b"1", True)
         async with other_side(broker.url, names) as side:
@@ -475,7 +475,7 @@ async def test_no_more_is_unsettled_than_the_prefetch(
         await side.send(b"1", b"2", b"3")
         await asyncio.sleep(0.3)
         first = await adapter.next_batch(limit=10)
-        await adapter.ack_through(first[-1])
+        await adapter.ack(first)
         second = await take(adapter, 1)
 
     assert [delivery.body for delivery in first] == [b"1", b"2"]
@@ -488,12 +488,12 @@ async def test_a_second_consumer_takes_over(broker: Broker, names: Names, side: 
     async with running(make_adapter(broker.url, names)) as first, running(second):
         await side.send(b"1", b"2", b"3")
         taken = await take(first, 3)
-        await first.ack_through(taken[0])
+        await first.ack([taken[0]])
         await first.stop_taking()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await second.next_batch(limit=10)
-        await first.ack_through(taken[1])
+        await first.ack([taken[1]])
         await side.send(b"4")
 
         assert [delivery.body for delivery in await take(second, 1)] == [b"4"]
@@ -601,7 +601,7 @@ async def test_an_alarm_blocks_publishing_and_nothing_else(
             with pytest.raises(BrokerError, match="no answer"):
                 await adapter.publish_status(make_entry(1))
             trouble = adapter.trouble
-            await adapter.ack_through(delivery)
+            await adapter.ack([delivery])
         finally:
             await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
         await publish_until_confirmed(adapter)

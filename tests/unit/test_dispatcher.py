@@ -180,8 +180,17 @@ async def test_a_wake_comes_before_a_later_turn_and_replaces_it() -> None:
     assert len(passes.begun) == 2
 
 
-@pytest.mark.parametrize("error", [LedgerError("disk full"), ValueError("a bug")])
-async def test_a_failed_pass_is_tried_again_and_stays_its_tenants_own(error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        LedgerError("disk full"),
+        ValueError("a bug"),
+        pytest.param(asyncio.CancelledError(), id="a cancel that nobody asked for"),
+    ],
+)
+async def test_a_failed_pass_is_tried_again_and_stays_its_tenants_own(
+    error: BaseException,
+) -> None:
     """A pass that raises, whatever it is, comes back later; other tenants do not notice."""
     passes = Passes(seconds=0)
     failures = iter([error, error])

@@ -26,6 +26,8 @@ CONTRACT = {
     "landlord_tenants": ("gauge", ("state",)),
     "landlord_tenant_events_total": ("counter", ("type", "outcome")),
     "landlord_status_events_total": ("counter", ("state",)),
+    "landlord_dead_letters": ("gauge", ()),
+    "landlord_faults_total": ("counter", ("part",)),
     "landlord_outbox_pending": ("gauge", ()),
     "landlord_outbox_oldest_seconds": ("gauge", ()),
     "landlord_passes_total": ("counter", ("action",)),

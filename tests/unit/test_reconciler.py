@@ -764,3 +764,90 @@ async def test_nothing_is_seen_while_the_engine_is_away(bench: Bench) -> None:
     await bench.one_pass()
 
     assert await unseen(bench, lambda: bench.engine.start_by_hand(running)) == ["start"]
+
+
+# --- faults of our own ------------------------------------------------------------------------
+
+FAILED_US = ("failed", "internal_error")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(KeyError("s3cr3t"), id="what nobody foresaw"),
+        pytest.param(asyncio.CancelledError("s3cr3t"), id="a cancel that nobody asked for"),
+    ],
+)
+async def test_a_fault_of_ours_is_told_as_ours_and_retried(
+    bench: Bench, fault: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tenant hears that it was we, and that it is tried again; values are told to nobody."""
+    bench.engine.fail("create", fault)
+    await bench.want(EventKind.CREATED, OLD)
+
+    due_at = await bench.one_pass()
+    (told,) = await bench.bodies()
+    await bench.settle()
+
+    logged = capsys.readouterr().out
+    assert due_at == datetime.fromisoformat(str(told["next_attempt_at"]))
+    assert (told["reason"], told["will_retry"], told["event_id"]) == (
+        "internal_error",
+        True,
+        "event-1",
+    )
+    assert "fault of ours" in logged
+    assert "s3cr3t" not in f"{told} {logged}"
+    assert await bench.told() == [FAILED_US, STARTED]
+    assert bench.failures(Reason.INTERNAL_ERROR) == 1
+    faults = bench.metrics.registry.get_sample_value("landlord_faults_total", {"part": "pass"})
+    assert faults == 1
+
+
+async def test_a_fault_that_lasts_is_met_ever_more_seldom(bench: Bench) -> None:
+    """A wake brings it no sooner; each try is told with its number."""
+    bench.engine.fail("observe", *(KeyError("k") for _ in range(3)))
+    await bench.want(EventKind.CREATED, OLD)
+
+    for _ in range(3):
+        due_at = await bench.one_pass()
+        assert due_at is not None
+        assert await bench.one_pass() == due_at, "woken early"
+        bench.clock.advance_to(due_at)
+    attempts = [told["attempt"] for told in await bench.bodies()]
+    await bench.settle()
+
+    assert attempts == [1, 2, 3]
+    assert (await bench.told())[-1] == STARTED
+
+
+async def test_a_new_event_waits_for_no_fault(bench: Bench) -> None:
+    """What is wanted now may go well at once."""
+    bench.engine.fail("create", KeyError("k"))
+    await bench.want(EventKind.CREATED, OLD)
+    await bench.one_pass()
+
+    await bench.want(EventKind.CREATED, NEW)
+    await bench.one_pass()
+
+    assert (await bench.told())[-1] == STARTED
+
+
+async def test_a_fault_over_a_tenant_at_rest_is_taken_back(bench: Bench) -> None:
+    """Once it is seen that the container runs as before, that is told."""
+    await bench.running()
+    bench.engine.fail("observe", KeyError("k"))
+
+    await bench.settle()
+
+    assert await bench.told() == [STARTED, FAILED_US, ("running", "unchanged")]
+
+
+async def test_a_fault_while_committing_is_told_too(bench: Bench) -> None:
+    """What cannot be written about the pass is left out, and the fault is told instead."""
+    await bench.want(EventKind.CREATED, OLD)
+    bench.ledger.fail_at(1, KeyError("k"), takes_effect=False)
+
+    await bench.one_pass()
+
+    assert await bench.told() == [FAILED_US]
