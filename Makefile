@@ -1,6 +1,6 @@
 # Everything a person or a CI job runs. Needs Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help demo run env test soak bench bench-check check static unit format contract clean
+.PHONY: help demo run env test soak bench bench-check check static unit lock sbom audit format contract clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -46,6 +46,20 @@ static: $(READY)
 unit: $(READY)
 	@$(BIN)/pytest -q tests/unit tests/project
 
+lock: $(READY) ## uv.lock anew from pyproject.toml, and the files for pip from it
+	@UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 .lab/uv/bin/uv lock
+	@deploy/export-locks
+
+sbom: $(READY) ## dist/sbom.cdx.json: what the consumer is made of, with hashes (CycloneDX)
+	@mkdir -p dist
+	@.lab/uv/bin/uv export --quiet --frozen --no-dev --format cyclonedx1.5 \
+		--preview-features sbom-export -o dist/sbom.cdx.json
+	@echo "wrote dist/sbom.cdx.json"
+
+audit: $(READY) ## known vulnerabilities of what is locked, asked of OSV; fails if it cannot ask
+	@UV_SYSTEM_CERTS=1 .lab/uv/bin/uv audit --frozen --no-dev --preview-features audit-command || { \
+		echo "make audit: a vulnerability is known, or OSV could not be asked; see above" >&2; exit 1; }
+
 format: $(READY) ## format, and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -57,6 +71,6 @@ clean: ## remove what the targets above made in this folder
 	rm -rf .venv .lab .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): uv.lock pyproject.toml deploy/bootstrap
+$(READY): uv.lock pyproject.toml deploy/bootstrap deploy/requirements/uv.txt
 	@deploy/bootstrap
 	@touch $@

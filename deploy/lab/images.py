@@ -10,6 +10,7 @@ from typing import Final
 
 from deploy.lab import debian, mirror
 from deploy.lab.docker_cli import DockerCli
+from deploy.lab.registry import registry
 from deploy.lab.servers import DockerHost
 
 BASE: Final = "landlord-test/python:1"
@@ -57,20 +58,30 @@ _SECONDS: Final = 600.0
 def build_consumer(host: DockerHost, folder: Path) -> None:
     """Build it from `deploy/Dockerfile`; the folder is for the packages it takes.
 
-    Only the base and where packages come from differ from what a user has.
+    Only the base, named by its digest, and where packages come from differ from what a user has.
     """
     docker = DockerCli(host.url)
     with ThreadPoolExecutor(1) as thread:
         filling = thread.submit(mirror.fill, folder)
         import_debian(docker, BASE, "python3-venv")
         filling.result()
-    with mirror.serve(folder, host.listen()) as index:
+    with mirror.serve(folder, host.listen()) as index, registry(host) as address:
+        base = _by_digest(docker, BASE, f"{address}/python")
         docker.run(
             *("build", "-q", "-f", str(_ROOT / "deploy" / "Dockerfile"), "-t", CONSUMER),
-            *("--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", f"INDEX_URL={index}"),
+            *("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"INDEX_URL={index}"),
             *("--network", "host", str(_ROOT)),
             seconds=_SECONDS,
         )
+
+
+def _by_digest(docker: DockerCli, image: str, name: str) -> str:
+    """Push the image under the name; return that with its digest."""
+    docker.run("tag", image, name)
+    docker.run("push", "-q", name, seconds=_SECONDS)
+    (digest,) = docker.run("inspect", "-f", '{{join .RepoDigests "\\n"}}', name).split()
+    docker.run("rmi", name)
+    return digest
 
 
 def import_debian(docker: DockerCli, name: str, *packages: str) -> None:

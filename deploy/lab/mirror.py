@@ -19,21 +19,23 @@ from typing_extensions import override
 from deploy.lab.packages import LabError
 
 _ROOT: Final = Path(__file__).parents[2]
-_TOOLS: Final = ("uv>=0.11,<1", "hatchling>=1.27,<2")
-"""What builds it."""
+_FILES: Final = ("requirements.txt", "deploy/requirements/build.txt")
+"""What it is made of, and what builds it."""
+_PYTHON: Final = "/usr/bin/python3"
+"""Debian's own, which is the image's too, whichever one is used here."""
+_PIP: Final = str(_ROOT / ".lab" / "uv" / "bin" / "pip")
+"""That of `deploy/bootstrap`."""
 _SECONDS: Final = 300.0
 
 
 def fill(folder: Path) -> None:
     """Put the wheels and their index into the folder. Raises LabError."""
-    requirements = str(folder / "requirements.txt")
-    only_ours = ("--no-dev", "--no-emit-project", "--no-hashes")
-    _run("uv", "export", "--quiet", "--frozen", *only_ours, "-o", requirements)
-    # For Debian's own Python, whichever one is used here.
-    wheels = ("--only-binary=:all:", "--python-version=3.11", "-d", str(folder))
+    show = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = _run(_PYTHON, "-c", show).strip()
+    wheels = ("--only-binary=:all:", f"--python-version={version}", "-d", str(folder))
+    files = [word for file in _FILES for word in ("-r", file)]
     # What is locked is complete; to find that out again would take pip long.
-    _run("pip", "download", "--quiet", *wheels, "--no-deps", "-r", requirements)
-    _run("pip", "download", "--quiet", *wheels, *_TOOLS)
+    _run(_PIP, "download", "--quiet", "--require-hashes", "--no-deps", *wheels, *files)
     for wheel in folder.glob("*.whl"):
         page = folder / "simple" / re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
         page.mkdir(parents=True, exist_ok=True)
@@ -59,16 +61,15 @@ def serve(folder: Path, listening: socket.socket) -> Iterator[str]:
         thread.join()
 
 
-def _run(tool: str, *words: str) -> None:
-    """Run one of the tools that `deploy/bootstrap` installed."""
-    program = _ROOT / ".lab" / "uv" / "bin" / tool
-    if not program.exists():
+def _run(program: str, *words: str) -> str:
+    if not Path(program).exists():
         raise LabError(f"{program} is not there; run: deploy/bootstrap")
     outcome = subprocess.run(
-        [program, *words], cwd=_ROOT, capture_output=True, check=False, timeout=_SECONDS
+        [program, *words], cwd=_ROOT, capture_output=True, text=True, check=False, timeout=_SECONDS
     )
     if outcome.returncode != 0:
-        raise LabError(f"{tool} {words[0]}: {outcome.stderr.decode().strip()}")
+        raise LabError(f"{program} {words[0]}: {outcome.stderr.strip()}")
+    return outcome.stdout
 
 
 class _Silent(SimpleHTTPRequestHandler):
