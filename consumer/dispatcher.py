@@ -23,6 +23,9 @@ from consumer.model import TenantId
 
 _log: Final = structlog.get_logger(__name__)
 
+_MOST_DOUBTS: Final = 32
+"""Of one pass: where more is asked, looking once more costs less than remembering it all."""
+
 Reconcile = Callable[[TenantId], Awaitable[datetime | None]]
 
 
@@ -106,10 +109,11 @@ class Dispatcher:
         overtake: bool,
         unless: Callable[[], bool] | None,
     ) -> None:
-        if unless is not None:
+        if unless is not None and len(slot.doubts) < _MOST_DOUBTS and not slot.is_woken:
             slot.doubts.append(unless)
             return
         slot.is_woken = True
+        slot.doubts.clear()
         if overtake and not slot.is_overtaken:
             slot.is_overtaken = True
             task.cancel()

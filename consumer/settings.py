@@ -146,6 +146,9 @@ def _as_broker_url(text: str) -> str:
         raise ValueError("has to be amqp://user:password@host:port/ (or amqps)")
     if bool(parts.username) is not (parts.password is not None):
         raise ValueError("needs user and password, or neither")
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        # Else a part of the password would be taken for the host, and be told wherever that is.
+        raise ValueError("needs / ? # and @ in user, password or virtual host as %2F %3F %23 %40")
     return text
 
 
@@ -515,6 +518,11 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, objec
         line = f" (line {where.line + 1})" if where is not None else ""
         problem = _without_names(getattr(error, "problem", None) or "not readable")
         raise SettingsError((Fault(str(chosen), f"not YAML: {problem}{line}"),)) from None
+    except (AttributeError, LookupError, ValueError):
+        # What the library meets in a value that is written as a date or a number, and is none; its
+        # own words would quote the value.
+        rule = "not YAML: a value is written as a date or a number, and is none"
+        raise SettingsError((Fault(str(chosen), rule),)) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -524,7 +532,7 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, objec
 
 def _without_names(problem: str) -> str:
     """Leave out what an unquoted secret with a leading `*`, `&` or `!` would be taken for."""
-    return re.sub(r"(alias|anchor|tag) '.*'", r"\1", problem, flags=re.DOTALL)
+    return re.sub(r"(alias|anchor|tag|handle) '.*'", r"\1", problem, flags=re.DOTALL)
 
 
 class _Loader(yaml.SafeLoader):
@@ -536,7 +544,10 @@ class _Loader(yaml.SafeLoader):
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key!r}", node.value[place][0].start_mark
+                    None,
+                    None,
+                    f"duplicate key {str(key).partition('=')[0]!r}",
+                    node.value[place][0].start_mark,
                 )
         mapping: dict[object, object] = super().construct_mapping(node, deep=deep)
         return mapping

@@ -110,6 +110,21 @@ async def test_a_wake_for_what_the_pass_has_not_seen_makes_one_more() -> None:
     assert passes.ended == [ACME, ACME, ACME]
 
 
+async def test_no_number_of_wakes_with_a_doubt_is_kept() -> None:
+    """Where very much happens during a pass there is one more, and little is remembered."""
+    passes = Passes()
+    async with dispatching(passes) as dispatcher:
+        dispatcher.wake(ACME)
+        await asyncio.sleep(0.5)
+        for _ in range(10_000):
+            dispatcher.wake(ACME, unless=lambda: True)
+        kept = len(dispatcher._slots[ACME].doubts)
+        await dispatcher.drain()
+
+    assert kept < 100
+    assert passes.ended == [ACME, ACME]
+
+
 async def test_a_wake_for_what_was_seen_leaves_a_later_turn_where_it_is() -> None:
     passes = Passes(seconds=0)
     passes.due_after[ACME] = 10

@@ -45,7 +45,8 @@ def test_no_body_costs_much(hostile: Hostile) -> None:
     """Whatever a body says, it is read or refused within milliseconds, and little is told of it."""
     delivery = make_delivery(1, body=hostile.body, content_type=hostile.content_type)
 
-    seconds, told = min(cost(delivery) for _ in range(3))
+    tries = (cost(delivery) for _ in range(3))
+    seconds, told = next((it for it in tries if it[0] < MOST_SECONDS), (MOST_SECONDS, ""))
 
     assert len(hostile.body) <= LONGEST
     assert seconds < MOST_SECONDS
