@@ -48,6 +48,7 @@ _UNTOLD: Final = (
 _TLS_PORT: Final = 2376
 _STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+_MISREAD_IN_URLS: Final = re.compile(r"[\s\\\x00-\x1f\x7f]")
 _RANGE: Final = re.compile(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -144,6 +145,12 @@ def _as_broker_url(text: str) -> str:
         raise ValueError("is no URL") from None
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
         raise ValueError("has to be amqp://user:password@host:port/ (or amqps)")
+    if _MISREAD_IN_URLS.search(text) or "@" in parts.path + parts.query + parts.fragment:
+        # Else the rest of a password is taken for the host's port and the virtual host, and told.
+        raise ValueError(
+            "needs what is no letter or digit in user, password and virtual host percent-encoded: "
+            "%2F for /, %40 for @"
+        )
     if bool(parts.username) is not (parts.password is not None):
         raise ValueError("needs user and password, or neither")
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":

@@ -1,16 +1,19 @@
 """What a container said last: the end of its log, or what its failing health check wrote.
 
 For people who look for the cause of a failure. Values of its environment and its secrets are taken
-out. Where nothing can be read (a log driver without a way back), it is silent.
+out (`redaction` names the forms they are found in), by a thread, one container at a time: the work
+is bounded, and is nobody else's wait. Where nothing can be read (a log driver without a way back),
+or there is more to take out than can be looked for, it is silent.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from consumer.adapters.docker_client import DockerClient, Refused
 from consumer.adapters.docker_secrets import Secrets
-from consumer.adapters.redaction import as_plain_text, redact
+from consumer.adapters.redaction import PIECE, as_plain_text, forms_of, redact
 from consumer.errors import EngineError
 from consumer.model import Container, ContainerStatus, Health
 
@@ -19,6 +22,8 @@ _LINE_BYTES: Final = 24 * 1024
 """More than a line has: the engine cuts longer ones into pieces of 16 KiB."""
 _MOST_OUTPUT_BYTES: Final = 4096
 """The engine keeps so much of what a health check writes, and cuts off the rest."""
+_SHARE_READ: Final = 2
+"""So much more than is told is gone over, because it becomes shorter without its values."""
 _FRAME_HEADER: Final = 8
 _EARLIER_SECONDS: Final = 2.0
 """The engine notes the time of a start when it is done; the program may have spoken before."""
@@ -42,6 +47,7 @@ class LastWords:
     def __init__(self, client: DockerClient, secrets: Secrets) -> None:
         self._client = client
         self._secrets = secrets
+        self._redacting = asyncio.Lock()
 
     async def of(self, container: Container, shown: Mapping[str, object]) -> str:
         """Return at most 2 KiB of the container's last words; `shown` is what inspect shows of it.
@@ -74,8 +80,9 @@ class LastWords:
         secrets = await self._secret_values(container)
         if secrets is None:
             return ""
-        told = redact(said, [*_env_values(shown), *secrets]).strip()
-        return _end_of(told, extent.most_told_bytes)
+        values = [*_env_values(shown), *secrets]
+        async with self._redacting:
+            return await asyncio.to_thread(_tell, said, values, extent.most_told_bytes)
 
     async def _log(self, container: Container, extent: _Extent, *, is_of_this_run: bool) -> str:
         """Return the last whole lines, of the last run alone or of those before it too."""
@@ -90,12 +97,7 @@ class LastWords:
             )
         except Refused:
             return ""  # its log driver has no way back
-        frames = _frames(raw)
-        text = as_plain_text(b"".join(frames))
-        if len(raw) >= most_bytes:
-            text = _without_last_line(text)
-        # The first may be the end of a longer line, and begin within a value.
-        return text.partition("\n")[2] if len(frames) >= extent.lines else text
+        return await asyncio.to_thread(_lines, raw, extent.lines, is_cut=len(raw) >= most_bytes)
 
     async def _secret_values(self, container: Container) -> list[str] | None:
         """Return the secrets as it was given them and as they are now; None if one is not known.
@@ -111,6 +113,26 @@ class LastWords:
             return None
         contents = [*held.values(), *given.values()]
         return [content.decode(errors="replace") for content in contents]
+
+
+def _tell(said: str, values: list[str], most_bytes: int) -> str:
+    """Return the end of what was said, without the values; nothing where they are too many."""
+    forms = forms_of(values)
+    if forms is None:
+        return ""
+    most_told = _SHARE_READ * most_bytes
+    near = said.rstrip()[-(most_told + PIECE) :]
+    return _end_of(redact(near, forms, most_told=most_told).strip(), most_bytes)
+
+
+def _lines(raw: bytes, most_lines: int, *, is_cut: bool) -> str:
+    """Return the whole lines of what the engine gave of a log."""
+    frames = _frames(raw)
+    text = as_plain_text(b"".join(frames))
+    if is_cut:
+        text = _without_last_line(text)
+    # The first may be the end of a longer line, and begin within a value.
+    return text.partition("\n")[2] if len(frames) >= most_lines else text
 
 
 def _frames(raw: bytes) -> list[bytes]:

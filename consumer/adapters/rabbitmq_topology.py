@@ -28,6 +28,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from pamqp.common import FieldValue
 
 from consumer.adapters.certificates import look_at_certificates
+from consumer.adapters.redaction import forms_of, redact
 from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRefused
 from consumer.model import EventKind
 
@@ -94,6 +95,12 @@ class BrokerLink:
         """The virtual host; none in the URL is the usual one."""
         return unquote(urlsplit(self.url).path.removeprefix("/")) or "/"
 
+    def without_password(self, text: str) -> str:
+        """Return the text without the password, however a client may have written it."""
+        password = urlsplit(self.url).password or ""
+        forms = forms_of((password, unquote(password)))
+        return redact(text, forms) if forms is not None else ""
+
     @property
     def place(self) -> str:
         """The URL without its password."""
@@ -120,7 +127,7 @@ async def connect(link: BrokerLink, name: str) -> AsyncIterator[AbstractConnecti
     Plain, not robust: a robust channel can stay closed for ever while its connection is up, so
     whoever holds this rebuilds everything at any loss.
     """
-    with translated(link):
+    with translated(link), _url_read(link):
         # aiormq takes these two from the URL alone.
         connection = await aio_pika.connect(
             link.url,
@@ -133,6 +140,20 @@ async def connect(link: BrokerLink, name: str) -> AsyncIterator[AbstractConnecti
         yield connection
     finally:
         await _close(connection, link.call_seconds)
+
+
+@contextmanager
+def _url_read(link: BrokerLink) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLError:
+        raise  # a certificate that is refused is a ValueError too
+    except ValueError:
+        # It quotes the URL, whose password may hold anything.
+        raise BrokerError(
+            f"the client cannot read broker.url for {link.place}: what is no letter or digit in it "
+            "has to be percent-encoded"
+        ) from None
 
 
 async def _close(connection: AbstractConnection, seconds: float) -> None:
@@ -169,12 +190,13 @@ def translated(link: BrokerLink) -> Iterator[None]:
     except ssl.SSLError as error:
         raise BrokerError(f"no TLS with {link.place}: {error.reason or error}") from error
     except (AMQPError, OSError, RuntimeError) as error:
-        raise BrokerError(f"trouble with {link.place}: {_words(error)}") from error
+        words = _words(error, link.without_password(str(error)))
+        raise BrokerError(f"trouble with {link.place}: {words}") from error
 
 
-def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"(amqps?://[^:@/\s]*):[^@\s]*@", r"\1:***@", text)
+def _words(error: BaseException, told: str | None = None) -> str:
+    text = " ".join((str(error) if told is None else told).split()) or type(error).__name__
+    return re.sub(r"(amqps?://[^:@/\s]*):\S*@", r"\1:***@", text)
 
 
 async def declare(connection: AbstractConnection, link: BrokerLink, topology: Topology) -> None:
