@@ -79,7 +79,7 @@ class Api:
         *,
         ledger: Reads,
         feed: Feed,
-        tail: Callable[[TenantId], Awaitable[str | None]],
+        tail: Callable[[Tenant], Awaitable[str | None]],
         metrics: Metrics,
         readiness: Callable[[], Mapping[str, str | None]],
         observed_at: Callable[[TenantId], datetime | None],
@@ -274,7 +274,7 @@ class Api:
         seconds = self._request_seconds * _SHARE_OF_ENGINE
         try:
             async with asyncio.timeout(seconds):
-                text = await self._tail(tenant.tenant_id)
+                text = await self._tail(tenant)
         except EngineError as error:
             return _error(503, "engine_unavailable", str(error))
         except TimeoutError:

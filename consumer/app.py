@@ -92,6 +92,8 @@ async def _serve(settings: Settings) -> int:
         if ledger is None:
             return 0
         stack.push_async_callback(ledger.close)
+        if settings.ledger.adopt_on_empty and await ledger.is_empty():
+            await ledger.ask_take_over()
         board = await stack.enter_async_context(wiring.docker_board(settings).opened())
         lease = Lease(board=board, holder=await ledger.identity())
         while await _hold_lease(settings, lease, stop):
@@ -269,9 +271,14 @@ async def _build(
     metrics = Metrics(version=version(DISTRIBUTION))
     admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
     traces = await stack.enter_async_context(_tracing())
-    engine = await stack.enter_async_context(
-        wiring.docker_engine(settings, metrics, permit=lease.ensure, traces=traces).opened()
+    docker = wiring.docker_engine(
+        settings,
+        metrics,
+        ledger_id=await ledger.identity(),
+        permit=lease.ensure,
+        traces=traces,
     )
+    engine = await stack.enter_async_context(docker.opened())
     broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
     outbox = Outbox(ledger=ledger, publisher=traces.publisher(broker), metrics=metrics, now=utc_now)
     reconciler = Reconciler(

@@ -288,6 +288,38 @@ def status(
 
 
 @cli.command()
+def take_over(
+    config: ConfigOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Have the consumer take over what another ledger's consumer left.
+
+    After a ledger was lost: containers under the names of this consumer's
+    label prefix and instance become this ledger's, running or stopped as they
+    are. Without it they are left alone. A running consumer does it at its next
+    resync, else it is done at the next start. The other ledger's consumer must
+    never run again.
+
+    Example: landlord-consumer take-over --config config.yaml
+    """
+    from consumer.adapters.ledger import ask_for_take_over
+    from consumer.settings import load
+    from consumer.wiring import utc_now
+
+    settings = load(config)
+    question = (
+        "Take over the containers that another ledger's consumer made, of prefix "
+        f"{settings.compute.docker.label_prefix!r} and instance {settings.instance!r}, on "
+        f"{settings.compute.docker.url}?"
+    )
+    if not yes and not typer.confirm(question):
+        raise typer.Exit(FAILED)
+    is_running = asyncio.run(ask_for_take_over(settings.ledger.url, now=utc_now))
+    print("asked; " + ("the running consumer does it" if is_running else "done at the next start"))
+
+
+@cli.command()
 def schema(*, events_out: Annotated[bool, typer.Option("--status")] = False) -> None:
     """Print the JSON Schema of the tenant document, or of a status event.
 

@@ -95,7 +95,9 @@ def _assess_unwanted(tenant: Tenant, container: Container | None) -> Finding:
     is_there = container is not None and (
         tenant.desired is Desired.DELETED or container.status in ALIVE
     )
-    if is_there:
+    # What another ledger's consumer left under its name is not ours to remove, nor nothing.
+    is_name_taken = tenant.setback is not None and tenant.setback.reason is Reason.NAME_CONFLICT
+    if is_there or is_name_taken:
         return _from_setback(tenant, container) or Finding(state=None, container=container)
     if tenant.desired is Desired.DELETED:
         return _found(State.STOPPED, Reason.DELETED, "no container is left", None)

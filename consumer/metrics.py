@@ -115,6 +115,12 @@ METRICS: Final = (
         (),
         "How many containers are made at a time; the consumer finds what the host does best.",
     ),
+    MetricDoc(
+        "landlord_strangers",
+        "gauge",
+        (),
+        "Containers with our labels that this consumer did not make; they are left alone.",
+    ),
     MetricDoc("landlord_engine_up", "gauge", (), "1 while the engine can be reached."),
     MetricDoc("landlord_broker_up", "gauge", (), "1 while the broker can be used."),
     MetricDoc("landlord_ledger_up", "gauge", (), "1 while the ledger can be written."),
@@ -169,6 +175,7 @@ class Metrics:
             "landlord_engine_request_seconds", REQUEST_BUCKETS
         )
         self.engine_start_limit = self._gauge("landlord_engine_start_limit")
+        self.strangers = self._gauge("landlord_strangers")
         self.engine_up = self._gauge("landlord_engine_up")
         self.broker_up = self._gauge("landlord_broker_up")
         self.ledger_up = self._gauge("landlord_ledger_up")

@@ -287,6 +287,29 @@ class Role(StrEnum):
     DISCARDED = "discarded"
 
 
+class Maker(StrEnum):
+    """Which ledger's consumer made a container, as a label tells: its word, and no proof."""
+
+    US = "us"
+    ANOTHER = "another"
+    UNKNOWN = "unknown"
+    """The label is not there: an older consumer wrote none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a container's labels and name say of its making.
+
+    A copy (`docker commit` keeps labels) says the same, but has neither the name, of which there is
+    one on an engine, nor the id that the ledger recorded. `serial` counts what was made for the
+    tenant; 0 where it is not told. `has_our_name` says that the name is one that we give.
+    """
+
+    maker: Maker = Maker.US
+    serial: int = 0
+    has_our_name: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class BoundPort:
     """A port as the engine has it; `host_ip` and `host_port` are None where it is not published."""
@@ -300,7 +323,7 @@ class BoundPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container of ours, as inspected; `fingerprint` and `generation` are its labels.
+    """One container with our labels, as inspected; `fingerprint` and `generation` are among them.
 
     `secrets` are the names of those it is to be given before it starts, `user` is whom it runs as.
     """
@@ -329,6 +352,7 @@ class Container:
     stop_grace_seconds: int = 10
     secrets: tuple[str, ...] = ()
     user: str = ""
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +366,7 @@ class Sighting:
     health: Health
     fingerprint: str
     created_at: datetime
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,7 +573,8 @@ class Tenant:
     if any. `applied` is the spec of the last pass that succeeded. `kind` is that of the last
     recorded event, None when it was adopted. `since` is when the state of `status` began, however
     often it was told since. `restarts` are the times of restarts in the crash-loop window, oldest
-    first.
+    first. `containers` are the ids of those that we made for it, or took over, and did not remove;
+    `made` is the serial of the last that is recorded, -1 where an older consumer counted none.
     """
 
     tenant_id: TenantId
@@ -569,6 +595,14 @@ class Tenant:
     since: datetime | None = None
     setback: Setback | None = None
     restarts: tuple[datetime, ...] = ()
+    containers: tuple[ContainerId, ...] = ()
+    made: int = 0
+
+    @property
+    def told_container(self) -> ContainerId | None:
+        """The id of the container that the last status tells of."""
+        told = self.status.container if self.status is not None else None
+        return told.container_id if told is not None else None
 
     @property
     def is_answered(self) -> bool:
@@ -616,3 +650,10 @@ class Standing:
     state: State | None = None
     reason: Reason | None = None
     container_id: ContainerId | None = None
+    containers: tuple[ContainerId, ...] = ()
+    made: int = 0
+
+    @property
+    def told_container(self) -> ContainerId | None:
+        """The id of the container that the last status tells of."""
+        return self.container_id

@@ -310,7 +310,7 @@ def _let_go(container: Container) -> Action:
 
 
 def deserves_look(standing: Standing, sightings: Sequence[Sighting]) -> bool:
-    """Whether the engine's list gives reason for a pass; False for a tenant at rest."""
+    """Whether the engine's list of its containers gives reason for a pass; not if at rest."""
     if not standing.is_answered or standing.setback is not None:
         return True
     if standing.desired is Desired.DELETED:

@@ -15,6 +15,7 @@ from typing import Protocol
 from consumer.messages import DeadLetter, Delivery
 from consumer.model import (
     Container,
+    ContainerId,
     EngineEvent,
     EngineFacts,
     OutboxEntry,
@@ -34,18 +35,20 @@ from consumer.model import (
 
 
 class Engine(Protocol):
-    """The container runtime. Sees and touches only containers that carry our labels and instance.
+    """The container runtime. Sees containers that carry our labels and instance, and no others.
+
+    Labels prove nothing: which of them are a tenant's, `belonging` says, by what the ledger has.
 
     Every method raises EngineUnavailable when the engine cannot be asked or its answer is lost, and
     EngineError (with a contract reason) when it refuses. "Already so" is success.
     """
 
     async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
-        """Return every container of the tenant, found by label, inspected, oldest first."""
+        """Return every container labelled as the tenant's, inspected, oldest first."""
         ...
 
     async def survey(self) -> tuple[Sighting, ...]:
-        """Return one line for each of our containers, of all tenants, in one request."""
+        """Return one line for each container with our labels, in one request."""
         ...
 
     async def prepare(self, tenant_id: TenantId, spec: TenantSpec) -> None:
@@ -59,12 +62,19 @@ class Engine(Protocol):
         ...
 
     async def create(
-        self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
+        self,
+        tenant_id: TenantId,
+        spec: TenantSpec,
+        *,
+        generation: int | None,
+        role: Role,
+        serial: int,
     ) -> Container:
         """Return a new container, created and not started, under the role's name.
 
-        After an unclear answer it looks by label before it gives up or tries again, so repeating it
-        never makes a second one of the same role. Raises EngineError create_failed, name_conflict,
+        It carries its serial and our ledger's id. After an unclear answer it looks by name before
+        it gives up or tries again, so repeating it with the same serial never makes a second one of
+        the same role. Raises EngineError create_failed, name_conflict,
         image_not_found (the image vanished), insufficient_resources.
         """
         ...
@@ -109,7 +119,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def tail(self, tenant_id: TenantId) -> str | None:
+    async def tail(self, tenant: Tenant) -> str | None:
         """Return the last lines that the tenant's container wrote (at most 16 KiB), for people.
 
         None where there is no container, empty where it wrote nothing or its log cannot be read.
@@ -137,7 +147,7 @@ class PassResult:
 
     `statuses` are told in this order (their sequence numbers are given by the ledger). `answered`
     says that they answer the tenant's recorded event. `applied` is set when the pass reached what
-    was wanted.
+    was wanted. `containers` and `made` are as in `Tenant`.
     """
 
     tenant_id: TenantId
@@ -147,6 +157,8 @@ class PassResult:
     setback: Setback | None = None
     applied: TenantSpec | None = None
     restarts: tuple[datetime, ...] = ()
+    containers: tuple[ContainerId, ...] = ()
+    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +190,17 @@ class Ledger(Protocol):
 
     async def adopt(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
         """Record tenants we know only by their containers; those already known are left alone."""
+        ...
+
+    async def is_take_over_asked(self) -> bool:
+        """Return whether a person asked for a take-over that has not been done yet."""
+        ...
+
+    async def take_over(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
+        """Record containers of another ledger's consumer as ours, and their tenants where unknown.
+
+        What is wanted of a known tenant stays. Returns whom it is about; the asking is over.
+        """
         ...
 
     async def read(self, tenant_id: TenantId) -> Tenant | None:

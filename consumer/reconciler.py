@@ -17,6 +17,7 @@ from typing import Final, TypeGuard, assert_never
 
 import structlog
 
+from consumer.belonging import CURE_OF_LOST_LEDGER, is_left_by_another, ours_among
 from consumer.errors import ConsumerError, EngineError, EngineUnavailable, LedgerFault
 from consumer.faults import trace_of, was_cancelled
 from consumer.finding import (
@@ -36,6 +37,7 @@ from consumer.model import (
     Desired,
     EngineEvent,
     Health,
+    Maker,
     Reason,
     Role,
     Setback,
@@ -69,6 +71,8 @@ _MOST_ACTIONS: Final = 16
 _MOST_DELETED: Final = 1000
 _OF_NO_CONTAINER: Final = (Reason.ENGINE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 """Setbacks that are over once the tenant's containers are seen."""
+_MOST_RECORDED: Final = 16
+"""Ids of a tenant's containers; more only where somebody removes them by hand, again and again."""
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -198,13 +202,18 @@ class Reconciler:
             self._set_back(one_pass, error)
         await self._conclude(one_pass)
         if one_pass.is_in_sight:
-            self._seen[tenant_id] = {it.container_id: it.status for it in one_pass.containers}
+            seen = (*one_pass.containers, *one_pass.strangers)
+            self._seen[tenant_id] = {it.container_id: it.status for it in seen}
         return one_pass.due_at
 
     async def _observe(self, one_pass: "_Pass") -> None:
-        containers = await self._engine.observe(one_pass.tenant.tenant_id)
+        tenant = one_pass.tenant
+        labelled = await self._engine.observe(tenant.tenant_id)
+        ours = ours_among(tenant, labelled)
         one_pass.is_in_sight = True
-        self._see(one_pass, containers)
+        one_pass.strangers = tuple(it for it in labelled if it not in ours)
+        one_pass.tenant = _with_recorded(tenant, ours)
+        self._see(one_pass, ours)
 
     def _see(self, one_pass: "_Pass", containers: tuple[Container, ...]) -> None:
         now = self._now()
@@ -231,6 +240,7 @@ class Reconciler:
             await self._commit(one_pass, finding)
 
     async def _act(self, one_pass: "_Pass") -> None:
+        _mind_what_another_left(one_pass, self._now())
         for _ in range(_MOST_ACTIONS):
             action = decide(one_pass.tenant, one_pass.containers, self._now(), self._rules)
             self._metrics.passes.labels(action=type(action).__name__.lower()).inc()
@@ -294,6 +304,7 @@ class Reconciler:
             case Remove(container):
                 await engine.remove(container)
                 one_pass.exchange(container, None)
+                one_pass.tenant = _without(one_pass.tenant, container)
             case Rename(container, role):
                 one_pass.exchange(container, await engine.rename(container, role))
             case Adjust(container, wanted):
@@ -307,9 +318,15 @@ class Reconciler:
         tenant = one_pass.tenant
         await self._engine.prepare(tenant.tenant_id, spec)
         created = await self._engine.create(
-            tenant.tenant_id, spec, generation=tenant.generation, role=role
+            tenant.tenant_id,
+            spec,
+            generation=tenant.generation,
+            role=role,
+            # The same until one is recorded: so a try whose answer was lost is known again.
+            serial=tenant.made + 1,
         )
         one_pass.containers = (*one_pass.containers, created)
+        one_pass.tenant = _with_recorded(tenant, (created,))
 
     def _lose_sight(self, one_pass: "_Pass", error: EngineUnavailable) -> None:
         """Tell those who wait for an answer that the engine is away; the others wait quietly."""
@@ -383,6 +400,8 @@ class Reconciler:
                 setback=tenant.setback,
                 applied=applied,
                 restarts=tenant.restarts,
+                containers=tenant.containers,
+                made=tenant.made,
             )
         )
         for status in told:
@@ -429,12 +448,14 @@ class Reconciler:
 class _Pass:
     """What one pass knows: the tenant as it goes along and as last committed, and what it sees.
 
+    `strangers` only carry the tenant's labels.
     `is_in_sight` is False while the engine has not been seen, or was lost from sight.
     """
 
     tenant: Tenant
     committed: Tenant
     containers: tuple[Container, ...] = ()
+    strangers: tuple[Container, ...] = ()
     is_in_sight: bool = False
     is_cleaning_up: bool = False
     due_at: datetime | None = None
@@ -451,6 +472,42 @@ class _Pass:
         """Return what is seen, with the new observation in the place of the old one."""
         kept = (new if seen is old else seen for seen in self.containers)
         return tuple(seen for seen in kept if seen is not None)
+
+
+def _with_recorded(tenant: Tenant, ours: tuple[Container, ...]) -> Tenant:
+    """Return the tenant with the ids of these, and the highest of their serials.
+
+    An id is forgotten when the container was removed by us, not when it is out of sight.
+    """
+    ids = dict.fromkeys((*tenant.containers, *(it.container_id for it in ours)))
+    serials = [it.origin.serial for it in ours if it.origin.maker is Maker.US]
+    made = max(tenant.made, *serials, 0)
+    return replace(tenant, containers=tuple(ids)[-_MOST_RECORDED:], made=made)
+
+
+def _without(tenant: Tenant, gone: Container) -> Tenant:
+    kept = (it for it in tenant.containers if it != gone.container_id)
+    return replace(tenant, containers=tuple(kept))
+
+
+def _mind_what_another_left(one_pass: _Pass, now: datetime) -> None:
+    """Raise while the tenant has nothing but what another ledger's consumer left under its name.
+
+    To say that there is nothing, or to try to make one beside it, would both be wrong.
+    """
+    tenant = one_pass.tenant
+    left = [it for it in one_pass.strangers if is_left_by_another(it)]
+    if one_pass.containers or not left:
+        setback = tenant.setback
+        is_over = setback is not None and setback.reason is Reason.NAME_CONFLICT
+        if is_over and tenant.desired is not Desired.RUNNING:
+            one_pass.tenant = replace(tenant, setback=None)
+    elif not is_held_back(tenant, now):
+        message = (
+            f"the name {left[0].name} is taken by container {left[0].container_id[:12]}, which "
+            f"another ledger's consumer made; {CURE_OF_LOST_LEDGER}"
+        )
+        raise EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
 
 
 def _is_past_use(action: _Deed, tenant: Tenant) -> TypeGuard[Remove]:

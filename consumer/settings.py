@@ -335,6 +335,12 @@ class Ledger(_Group):
     retention_seconds: Seconds = Field(
         604_800.0, description="how long event ids, sent status events and tombstones are kept"
     )
+    adopt_on_empty: bool = Field(
+        False,
+        description=(
+            "take over what another ledger's consumer left, when this one is empty at the start"
+        ),
+    )
 
 
 class Http(_Group):

@@ -2,8 +2,9 @@
 
 Engine events are reasons to look, never facts. After every (re)connection the subscription comes
 first, then the list, so that nothing in between is missed. Losing the engine is unknown, never
-"stopped": it wakes nobody. The list also shows containers of ours that the ledger does not know:
-orphans, adopted or removed after a grace, as set.
+"stopped": it wakes nobody. The list also shows containers that we made of tenants that the ledger
+does not know: orphans, adopted or removed after a grace, as set. What only looks like ours is left
+alone; what another ledger's consumer made is taken over when somebody asks for it.
 """
 
 import asyncio
@@ -18,14 +19,23 @@ from typing import Final, Protocol, assert_never
 
 import structlog
 
+from consumer.belonging import (
+    CURE_OF_LOST_LEDGER,
+    is_left_by_another,
+    is_orphan,
+    ours_among,
+)
 from consumer.errors import ConsumerError, EngineError
 from consumer.faults import for_ever
 from consumer.metrics import Metrics
-from consumer.model import EngineEvent, EngineFacts, Sighting, TenantId
+from consumer.model import ContainerId, EngineEvent, EngineFacts, Sighting, TenantId
 from consumer.plan import deserves_look
 from consumer.ports import Engine, Ledger
 
 _log: Final = structlog.get_logger(__name__)
+
+_MOST_NAMED: Final = 5
+"""Of the tenants whose containers are left alone, in one line of the log."""
 
 
 class Wake(Protocol):
@@ -37,7 +47,7 @@ class Wake(Protocol):
 
 
 class OrphanRule(StrEnum):
-    """What becomes of containers with our labels whose tenant the ledger does not know."""
+    """What becomes of containers that this ledger's consumer made, of tenants it does not know."""
 
     ADOPT = "adopt"
     REMOVE = "remove"
@@ -81,6 +91,8 @@ class Watcher:
         self._times = times or WatchTimes()
         self._trouble: str | None = "the engine has not been asked yet"
         self._resynced_at: datetime | None = None
+        self._strangers: frozenset[ContainerId] = frozenset()
+        """With our labels, and not ours, as far as they have been told of."""
 
     @property
     def trouble(self) -> str | None:
@@ -135,23 +147,41 @@ class Watcher:
         sightings: defaultdict[TenantId, list[Sighting]] = defaultdict(list)
         for sighting in await self._engine.survey():
             sightings[sighting.tenant_id].append(sighting)
+        strangers: list[Sighting] = []
         for standing in await self._ledger.list_for_resync():
-            if deserves_look(standing, sightings.pop(standing.tenant_id, ())):
+            seen = sightings.pop(standing.tenant_id, [])
+            ours = ours_among(standing, seen)
+            strangers += (it for it in seen if it not in ours)
+            if deserves_look(standing, ours):
                 self._wake(standing.tenant_id)
-        for tenant_id, unknown in sightings.items():
-            await self._take_care_of(tenant_id, unknown)
+        for tenant_id, seen in sightings.items():
+            cared_for = await self._take_care_of(tenant_id, seen)
+            strangers += (it for it in seen if it not in cared_for)
+        await self._leave_alone(strangers)
         self._resynced_at = self._now()
         self._metrics.resync_seconds.observe((self._resynced_at - began_at).total_seconds())
         self._metrics.last_resync_timestamp_seconds.set(self._resynced_at.timestamp())
         self._note_trouble(None)
 
-    async def _take_care_of(self, tenant_id: TenantId, unknown: Sequence[Sighting]) -> None:
-        if await self._ledger.read(tenant_id) is not None:
-            self._wake(tenant_id)
-            return
+    async def _take_care_of(
+        self, tenant_id: TenantId, seen: Sequence[Sighting]
+    ) -> Sequence[Sighting]:
+        """See to a tenant that is not expected to have any; return which of these are ours."""
+        tenant = await self._ledger.read(tenant_id)
+        if tenant is not None:
+            ours = ours_among(tenant, seen)
+            if ours:
+                self._wake(tenant_id)
+            return ours
+        orphans = [it for it in seen if is_orphan(it)]
+        if orphans:
+            await self._take_in(tenant_id, orphans)
+        return orphans
+
+    async def _take_in(self, tenant_id: TenantId, orphans: Sequence[Sighting]) -> None:
         match self._orphans:
             case OrphanRule.ADOPT:
-                await self._ledger.adopt(unknown, at=self._now())
+                await self._ledger.adopt(orphans, at=self._now())
                 _log.info("orphan adopted", tenant_id=tenant_id)
                 self._wake(tenant_id)
             case OrphanRule.REMOVE:
@@ -164,7 +194,8 @@ class Watcher:
     async def _remove_orphans(self, tenant_id: TenantId) -> None:
         grace = timedelta(seconds=self._times.orphan_grace_seconds)
         for container in await self._engine.observe(tenant_id):
-            if self._now() - container.created_at < grace:
+            is_young = self._now() - container.created_at < grace
+            if is_young or not is_orphan(container):
                 continue
             try:
                 await self._engine.remove(container)
@@ -172,6 +203,34 @@ class Watcher:
                 _log.warning("orphan not removed", tenant_id=tenant_id, error=str(error))
             else:
                 _log.warning("orphan removed", tenant_id=tenant_id, container=container.name)
+
+    async def _leave_alone(self, strangers: list[Sighting]) -> None:
+        """Tell once of what carries our labels and is not ours, and touch none of it.
+
+        Of that, what another ledger's consumer made is taken over where somebody asked for it.
+        """
+        left = [it for it in strangers if is_left_by_another(it)]
+        if await self._ledger.is_take_over_asked():
+            for tenant_id in await self._ledger.take_over(left, at=self._now()):
+                _log.info("taken over", tenant_id=tenant_id)
+                self._wake(tenant_id)
+            strangers, left = [it for it in strangers if it not in left], []
+        self._metrics.strangers.set(len(strangers))
+        known, self._strangers = self._strangers, frozenset(it.container_id for it in strangers)
+        if any(it.container_id not in known for it in left):
+            _log.warning(
+                "containers of another ledger left alone",
+                containers=len(left),
+                tenants=[it.tenant_id for it in left[:_MOST_NAMED]],
+                cure=CURE_OF_LOST_LEDGER,
+            )
+        for it in strangers:
+            if it.container_id not in known and it not in left:
+                _log.warning(
+                    "container with our labels left alone: this consumer did not make it",
+                    tenant_id=it.tenant_id,
+                    container_id=it.container_id,
+                )
 
     def _note_trouble(self, trouble: str | None) -> None:
         if (trouble is None) != (self._trouble is None):

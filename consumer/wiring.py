@@ -6,6 +6,7 @@ needs the broker's link and names without the rest.
 
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -150,6 +151,7 @@ def docker_engine(
     settings: Settings,
     metrics: Metrics,
     *,
+    ledger_id: str,
     permit: Permit = unconditional,
     traces: Traces = UNTRACED,
 ) -> DockerEngine:
@@ -162,7 +164,7 @@ def docker_engine(
     docker, limits = settings.compute.docker, settings.limits
     return DockerEngine(
         endpoint=_endpoint(docker),
-        naming=_naming(settings),
+        naming=replace(_naming(settings), ledger_id=ledger_id),
         network=Network(
             name=docker.network_name,
             driver=docker.network_driver,

@@ -11,6 +11,7 @@ from consumer.model import (
     Desired,
     EventId,
     EventKind,
+    Origin,
     Reason,
     Resources,
     Role,
@@ -26,6 +27,8 @@ from consumer.model import (
 
 TENANT_ID = TenantId("acme-corp")
 MOMENT = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+UNRECORDED = Origin(serial=10**15)
+"""Of a container that we made, and of which no ledger has heard yet."""
 
 
 def make_spec(**changes: object) -> TenantSpec:
@@ -96,6 +99,7 @@ def make_container(**changes: object) -> Container:
         "created_at": MOMENT,
         "started_at": MOMENT,
         "resources": Resources(cpu=500, memory=256),
+        "origin": UNRECORDED,
     }
     return Container(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
 
@@ -154,4 +158,6 @@ def standing_of(tenant: Tenant) -> Standing:
         state=status.state if status is not None else None,
         reason=status.reason if status is not None else None,
         container_id=told.container_id if told is not None else None,
+        containers=tenant.containers,
+        made=tenant.made,
     )

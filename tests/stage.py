@@ -26,6 +26,7 @@ from consumer.model import (
     Setback,
     State,
     Status,
+    Tenant,
     TenantId,
     TenantSpec,
     Transport,
@@ -163,7 +164,7 @@ class Stage:
             telling.cancel()
         await ledger.close()
 
-    async def _tail(self, _: TenantId) -> str | None:
+    async def _tail(self, _: Tenant) -> str | None:
         if self.hangs:
             await asyncio.Event().wait()
         if isinstance(self.log, Exception):

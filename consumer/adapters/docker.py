@@ -1,10 +1,10 @@
 """The engine port on Docker: observe, prepare, create, start, stop, remove, events.
 
-Sees and touches only containers with our labels and instance; of others it sees the ports that they
-hold. After an unclear answer it looks before it says anything. "Already so" is success. Requests
-that change something are seen through to their end even when the caller is cancelled. Reasons come
-from status codes and from the container's own state; the engine's words are only a second hint, in
-one table.
+Sees only containers with our labels and instance, and touches of them only those it is told to; of
+others it sees the ports that they hold. After an unclear answer it looks before it says anything.
+"Already so" is success. Requests that change something are seen through to their end even when the
+caller is cancelled. Reasons come from status codes and from the container's own state; the engine's
+words are only a second hint, in one table.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ from consumer.adapters.docker_words import LastWords
 from consumer.adapters.images import Images, PullLimits
 from consumer.adapters.registries import FindCredentials
 from consumer.adapters.start_limit import StartGate
+from consumer.belonging import CURE_OF_LOST_LEDGER, ours_among
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import (
     Container,
@@ -57,10 +58,12 @@ from consumer.model import (
     ContainerStatus,
     EngineEvent,
     EngineFacts,
+    Maker,
     PortMapping,
     Reason,
     Role,
     Sighting,
+    Tenant,
     TenantId,
     TenantSpec,
     as_tenant_id,
@@ -181,14 +184,14 @@ class DockerEngine:
     # --- looking
 
     async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
-        """Return every container of the tenant, inspected, oldest first."""
+        """Return every container labelled as the tenant's, inspected, oldest first."""
         listed = await self._list(self._naming.filters(tenant_id))
         found = [await self._inspect(str(line.get("Id"))) for line in listed]
         containers = [container for container in found if container is not None]
         return tuple(sorted(containers, key=lambda container: container.created_at))
 
     async def survey(self) -> tuple[Sighting, ...]:
-        """Return one line for each of our containers."""
+        """Return one line for each container with our labels."""
         sightings = []
         for line in await self._list(self._naming.filters()):
             try:
@@ -203,9 +206,9 @@ class DockerEngine:
         document = await self._show(container.container_id)
         return "" if document is None else await self._last_words.of(container, document)
 
-    async def tail(self, tenant_id: TenantId) -> str | None:
+    async def tail(self, tenant: Tenant) -> str | None:
         """Return the last lines of the tenant's container; of an old and a new one, the new's."""
-        containers = await self.observe(tenant_id)
+        containers = ours_among(tenant, await self.observe(tenant.tenant_id))
         if not containers:
             return None
         current = next((seen for seen in containers if seen.role is Role.CURRENT), containers[-1])
@@ -294,35 +297,39 @@ class DockerEngine:
     ) -> tuple[PortMapping, str] | None:
         if not any(port.host_port for port in ports):
             return None
-        # Whoever has the port, of whatever instance, the start would fail. A tenant of this id is
-        # the same one, or its name is taken, which is told in its turn.
-        mine = self._naming.label("tenant_id")
-        others = [
-            line
-            for line in await self._list({})
-            if (line.get("Labels") or {}).get(mine) != tenant_id  # type: ignore[attr-defined]  # JSON
-        ]
+        # Whoever has the port, of whatever instance, the start would fail. What has a name of the
+        # tenant's is its own, or its name is taken, which is told in its turn.
+        others = [line for line in await self._list({}) if not self._has_name_of(tenant_id, line)]
         return holder_of(ports, others, self._naming, self._network.bind_address)
+
+    def _has_name_of(self, tenant_id: TenantId, line: dict[str, object]) -> bool:
+        container_id = ContainerId(str(line.get("Id")))
+        return self._naming.gives(listed_name(line), tenant_id, container_id)
 
     # --- creating
 
     async def create(
-        self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
+        self,
+        tenant_id: TenantId,
+        spec: TenantSpec,
+        *,
+        generation: int | None,
+        role: Role,
+        serial: int,
     ) -> Container:
         """Return a new container, created and not started."""
+        asked = _Asked(tenant_id, spec, generation, role, serial)
         async with self._timed("create", self._gate.creating()) as creation:
-            created = await see_through(self._create(tenant_id, spec, generation, role))
+            created = await see_through(self._create(asked))
             creation.container_id = created.container_id
         return created
 
-    async def _create(
-        self, tenant_id: TenantId, spec: TenantSpec, generation: int | None, role: Role
-    ) -> Container:
-        naming = self._naming
-        name = naming.container(tenant_id, role)
+    async def _create(self, asked: "_Asked") -> Container:
+        naming, spec = self._naming, asked.spec
+        name = naming.container(asked.tenant_id, asked.role)
         document = to_create_document(
             spec,
-            to_labels(naming, tenant_id, spec, generation),
+            to_labels(naming, asked.tenant_id, spec, asked.generation, asked.serial),
             network=self._network.name,
             bind_address=self._network.bind_address,
         )
@@ -330,11 +337,11 @@ class DockerEngine:
             async with self._client.asking("create", self._limits.request_seconds) as docker:
                 await docker.containers.create(document, name=name)  # type: ignore[arg-type]  # JSON
         except (Refused, EngineUnavailable) as error:
-            return await self._after_create_failed(name, tenant_id, spec, error)
+            return await self._after_create_failed(name, asked, error)
         return await self._fresh(name, _CREATE)
 
     async def _after_create_failed(
-        self, name: str, tenant_id: TenantId, spec: TenantSpec, error: Refused | EngineUnavailable
+        self, name: str, asked: "_Asked", error: Refused | EngineUnavailable
     ) -> Container:
         """Look whether it was created all the same; otherwise say why not.
 
@@ -344,23 +351,27 @@ class DockerEngine:
         is_clear = isinstance(error, Refused) and error.status in (_BAD_REQUEST, _NOT_FOUND)
         holder = None if is_clear else await self._show(name)
         if holder is not None:
-            ours = self._as_ours(holder, tenant_id)
-            if ours is not None and ours.fingerprint == spec.fingerprint:
-                return ours
+            labelled = self._as_labelled(holder, asked.tenant_id)
+            if labelled is not None and asked.is_answered_by(labelled):
+                return labelled
             if isinstance(error, Refused):
                 # Podman says 500 of it. Whatever else was wrong, the name cannot be had.
-                raise self._name_conflict(name, holder, is_ours=ours is not None) from error
+                raise self._name_conflict(name, holder, labelled) from error
         if isinstance(error, EngineUnavailable):
             raise error
-        raise _create_failure(spec, error) from error
+        raise _create_failure(asked.spec, error) from error
 
-    def _name_conflict(self, name: str, holder: dict[str, object], *, is_ours: bool) -> EngineError:
+    def _name_conflict(
+        self, name: str, holder: dict[str, object], labelled: Container | None
+    ) -> EngineError:
         container_id = str(holder.get("Id", ""))[:12]
         config = holder.get("Config")
         labels = config.get("Labels") if isinstance(config, dict) else None
         whose = who_is({"Labels": labels}, self._naming)
-        if is_ours:
-            words = "an older one of this tenant"
+        if labelled is not None and labelled.origin.maker is Maker.US:
+            words = "with the labels of one of this tenant's, which this consumer did not make so"
+        elif labelled is not None:
+            words = f"which another ledger's consumer made; {CURE_OF_LOST_LEDGER}"
         elif whose.startswith("tenant "):
             words = f"that of {whose}; two instances need tenants of their own, or two label_prefix"
         else:
@@ -368,7 +379,7 @@ class DockerEngine:
         message = f"{_CREATE}: the name {name} is taken by container {container_id}, {words}"
         return EngineError(Reason.NAME_CONFLICT, message, is_transient=True)
 
-    def _as_ours(self, document: dict[str, object], tenant_id: TenantId) -> Container | None:
+    def _as_labelled(self, document: dict[str, object], tenant_id: TenantId) -> Container | None:
         config = document.get("Config")
         labels = config.get("Labels") if isinstance(config, dict) else None
         if not isinstance(labels, dict) or not self._naming.owns(labels):
@@ -700,6 +711,23 @@ class DockerEngine:
             return None
         at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
         return EngineEvent(tenant_id, container_id, action, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be made."""
+
+    tenant_id: TenantId
+    spec: TenantSpec
+    generation: int | None
+    role: Role
+    serial: int
+
+    def is_answered_by(self, there: Container) -> bool:
+        """Whether it is what was asked for, by this try or one before whose answer was lost."""
+        origin = there.origin
+        is_so = origin.maker is Maker.US and origin.serial == self.serial
+        return is_so and there.fingerprint == self.spec.fingerprint
 
 
 def _vanished(container: Container) -> EngineError:

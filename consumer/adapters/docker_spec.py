@@ -22,6 +22,8 @@ from consumer.model import (
     Document,
     Health,
     HealthCheck,
+    Maker,
+    Origin,
     PortMapping,
     Resources,
     RestartPolicy,
@@ -42,6 +44,8 @@ _NANOSECONDS: Final = 1_000_000_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 _NEVER: Final = "0001-01-01"
 _USUAL_GRACE_SECONDS: Final = 10
+_MOST_DIGITS: Final = 18
+"""Of what still fits into 64 bits; a label may say anything."""
 _PORT_KEY: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp)?)?", re.IGNORECASE | re.ASCII)
 _ENDED: Final = frozenset(
     {ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING}
@@ -72,6 +76,8 @@ class Naming:
 
     prefix: str = "landlord"
     instance: str = "default"
+    ledger_id: str = ""
+    """Whose consumer makes containers under these names."""
 
     def label(self, name: str) -> str:
         """Return the key of one of our labels."""
@@ -94,6 +100,32 @@ class Naming:
         found = (role for role in Role if name == self.container(tenant_id, role))
         return next(found, Role.CURRENT)
 
+    def origin(
+        self,
+        labels: Mapping[str, object],
+        name: str,
+        tenant_id: TenantId,
+        container_id: ContainerId,
+    ) -> Origin:
+        """Return what labels and name say of a container's making."""
+        return Origin(
+            maker=self._maker(labels.get(self.label("ledger"))),
+            serial=_number(labels.get(self.label("serial"))) or 0,
+            has_our_name=self.gives(name, tenant_id, container_id),
+        )
+
+    def gives(self, name: str, tenant_id: TenantId, container_id: ContainerId) -> bool:
+        """Whether we would have given this name to this container of the tenant."""
+        if name == self.container(tenant_id, Role.CURRENT):
+            return True  # nearly always, and a resync asks for every container
+        others = (self.container(tenant_id, role) for role in (Role.SUCCESSOR, Role.PREDECESSOR))
+        return name in others or name == self.discarded(container_id)
+
+    def _maker(self, ledger_id: object) -> Maker:
+        if ledger_id is None:
+            return Maker.UNKNOWN
+        return Maker.US if ledger_id == self.ledger_id else Maker.ANOTHER
+
     def filters(self, tenant_id: TenantId | None = None) -> dict[str, list[str]]:
         """Return the engine's label filter for all containers of ours, or one tenant's."""
         mine = self.label("tenant_id")
@@ -110,7 +142,7 @@ class Naming:
 
 
 def to_labels(
-    naming: Naming, tenant_id: TenantId, spec: TenantSpec, generation: int | None
+    naming: Naming, tenant_id: TenantId, spec: TenantSpec, generation: int | None, serial: int
 ) -> dict[str, str]:
     """Return the tenant's labels with ours over them."""
     ours = {
@@ -122,6 +154,8 @@ def to_labels(
         "container_name": spec.container_name,
         "owner": naming.prefix,
         "provider": spec.provider_type,
+        "ledger": naming.ledger_id,
+        "serial": str(serial),
         # The names alone: whoever starts the container knows by them what to put in.
         "secrets": ",".join(spec.secrets),
     }
@@ -248,7 +282,7 @@ def _healthcheck_document(healthcheck: HealthCheck | None) -> Document:
 def to_container(inspected: object, naming: Naming) -> Container:
     """Return the container that an inspect document shows.
 
-    Raises ValueError when it is none of ours, UnknownState when it is.
+    Raises ValueError when it has not our labels, UnknownState when it has.
     """
     document = _mapping(inspected)
     config = _mapping(document.get("Config"))
@@ -258,14 +292,15 @@ def to_container(inspected: object, naming: Naming) -> Container:
     tenant_id = as_tenant_id(_text(labels.get(naming.label("tenant_id"))))
     name = _text(document.get("Name")).removeprefix("/")
     status = _status(state.get("Status"))
+    container_id = ContainerId(_text(document.get("Id")))
     return Container(
-        container_id=ContainerId(_text(document.get("Id"))),
+        container_id=container_id,
         name=name,
         tenant_id=tenant_id,
         role=naming.role(name, tenant_id),
         fingerprint=_text(labels.get(naming.label("spec"))),
         provider_type=_text(labels.get(naming.label("provider"))) or "docker",
-        generation=_generation(labels.get(naming.label("generation"))),
+        generation=_number(labels.get(naming.label("generation"))),
         image=_text(config.get("Image")),
         image_id=_text(document.get("Image")),
         status=status,
@@ -283,22 +318,25 @@ def to_container(inspected: object, naming: Naming) -> Container:
         stop_grace_seconds=_stop_grace(config.get("StopTimeout")),
         secrets=_secrets(labels.get(naming.label("secrets"))),
         user=_text(config.get("User")),
+        origin=naming.origin(labels, name, tenant_id, container_id),
     )
 
 
 def to_sighting(listed: object, naming: Naming) -> Sighting:
-    """Return what one line of the engine's list shows. Raises ValueError when it is not ours."""
+    """Return what one line of the engine's list shows. Raises ValueError without our labels."""
     document = _mapping(listed)
     labels = _mapping(document.get("Labels"))
     tenant_id = as_tenant_id(_text(labels.get(naming.label("tenant_id"))))
+    container_id, name = ContainerId(_text(document.get("Id"))), listed_name(document)
     return Sighting(
         tenant_id=tenant_id,
-        container_id=ContainerId(_text(document.get("Id"))),
-        role=naming.role(listed_name(document), tenant_id),
+        container_id=container_id,
+        role=naming.role(name, tenant_id),
         status=_status(document.get("State")),
         health=_listed_health(document),
         fingerprint=_text(labels.get(naming.label("spec"))),
         created_at=datetime.fromtimestamp(_integer(document.get("Created")), UTC),
+        origin=naming.origin(labels, name, tenant_id, container_id),
     )
 
 
@@ -455,9 +493,10 @@ def _listed_health(listed: Mapping[str, object]) -> Health:
     return next(told, Health.NONE) if "(" in status else Health.NONE
 
 
-def _generation(label: object) -> int | None:
+def _number(label: object) -> int | None:
     text = _text(label)
-    return int(text) if text.isascii() and text.isdigit() else None
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if is_number else None
 
 
 def _secrets(label: object) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ from consumer.model import (
     EventId,
     EventKind,
     Health,
+    Maker,
     OutboxEntry,
     Reason,
     Refusal,
@@ -94,10 +95,11 @@ _TENANT: Final = text("SELECT * FROM tenants WHERE tenant_id = :tenant_id")
 _PUT_TENANT: Final = text("""
     INSERT INTO tenants (tenant_id, desired, revision, answered_revision, received_at, kind,
         event_id, correlation_id, traceparent, generation, spec, fingerprint, applied, sequence,
-        state, status, since, setback, restarts, touched_at)
+        state, status, since, setback, restarts, containers, made, touched_at)
     VALUES (:tenant_id, :desired, :revision, :answered_revision, :received_at, :kind,
         :event_id, :correlation_id, :traceparent, :generation, :spec, :fingerprint, :applied,
-        :sequence, :state, :status, :since, :setback, :restarts, :touched_at)
+        :sequence, :state, :status, :since, :setback, :restarts, :containers,
+        :made, :touched_at)
     ON CONFLICT (tenant_id) DO UPDATE SET
         desired = excluded.desired, revision = excluded.revision,
         answered_revision = excluded.answered_revision, received_at = excluded.received_at,
@@ -107,6 +109,7 @@ _PUT_TENANT: Final = text("""
         fingerprint = excluded.fingerprint, applied = excluded.applied,
         sequence = excluded.sequence, state = excluded.state, status = excluded.status,
         since = excluded.since, setback = excluded.setback, restarts = excluded.restarts,
+        containers = excluded.containers, made = excluded.made,
         touched_at = excluded.touched_at
 """)
 # Pair by pair: two IN lists would have SQLite look for every tenant with every event id.
@@ -146,7 +149,7 @@ _PAGE_OF_STATE: Final = text("""
 _FOR_RESYNC: Final = text("""
     SELECT tenant_id, desired, answered_revision >= revision AS is_answered, fingerprint, setback,
         state, json_extract(status, '$.reason') AS reason,
-        json_extract(status, '$.container.id') AS container_id
+        json_extract(status, '$.container.id') AS container_id, containers, made
     FROM tenants
     WHERE desired <> 'deleted' OR answered_revision < revision OR setback IS NOT NULL
 """)
@@ -190,6 +193,13 @@ _SWEEPS: Final = (
             AND tenant_id NOT IN (SELECT tenant_id FROM outbox WHERE sent_at IS NULL)
     """),
 )
+_ASK_TAKE_OVER: Final = text("""
+    INSERT INTO take_over (only_row, asked_at) VALUES (1, :at)
+    ON CONFLICT (only_row) DO UPDATE SET asked_at = excluded.asked_at
+""")
+_ASKED_TAKE_OVER: Final = text("SELECT asked_at FROM take_over")
+_END_TAKE_OVER: Final = text("DELETE FROM take_over")
+_IS_EMPTY: Final = text("SELECT NOT EXISTS (SELECT 1 FROM tenants) AS is_empty")
 _IDENTITY: Final = text("SELECT ledger_id FROM identity")
 _PROBE: Final = text("""
     INSERT INTO pulse (only_row, beat_at) VALUES (1, :at)
@@ -290,6 +300,20 @@ class SqlLedger:
             lambda connection: _adopt(connection, sightings, at),
             tenant_ids=[sighting.tenant_id for sighting in sightings],
         )
+
+    async def ask_take_over(self) -> None:
+        """Have what another ledger's consumer left on the engine taken over, once."""
+        values = {"at": _stamp(self._now())}
+        await self._write(lambda connection: connection.execute(_ASK_TAKE_OVER, values))
+
+    async def take_over(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
+        """Record these as ours, with their tenants where unknown; what was asked for is done."""
+
+        def take(connection: Connection) -> list[TenantId]:
+            connection.execute(_END_TAKE_OVER)
+            return _take_over(connection, sightings, at)
+
+        return await self._change(take, tenant_ids=[seen.tenant_id for seen in sightings])
 
     async def commit(self, result: PassResult) -> tuple[Status, ...]:
         """Commit a pass: number its statuses, put them in the outbox, remember how it went."""
@@ -406,6 +430,14 @@ class SqlLedger:
         """Return what tells this ledger from every other; the same as long as it exists."""
         ledger_id: str = (await self._rows(_IDENTITY, {}))[0].ledger_id
         return ledger_id
+
+    async def is_take_over_asked(self) -> bool:
+        """Return whether somebody asked for it, and it has not been done yet."""
+        return bool(await self._rows(_ASKED_TAKE_OVER, {}))
+
+    async def is_empty(self) -> bool:
+        """Return whether not one tenant is recorded, nor any that was deleted lately."""
+        return bool((await self._rows(_IS_EMPTY, {}))[0].is_empty)
 
     async def read(self, tenant_id: TenantId) -> Tenant | None:
         """Return what is known of the tenant."""
@@ -543,6 +575,25 @@ def _take_lock(path: Path) -> int:
         os.close(lock)
         raise LedgerInUse(f"another consumer owns the ledger {path}") from error
     return lock
+
+
+async def ask_for_take_over(url: str, *, now: Callable[[], datetime]) -> bool:
+    """Have the ledger's consumer take over what another's left; return whether it runs already.
+
+    If it does, its next resync will. Raises LedgerError.
+    """
+    is_running = False
+    try:
+        ledger = await SqlLedger.open(url, now=now)
+    except LedgerInUse:
+        # One short write beside the owner's: the database itself keeps them apart.
+        ledger = SqlLedger(_connect(_path(url)), None, now=now)
+        is_running = True
+    try:
+        await ledger.ask_take_over()
+    finally:
+        await ledger.close()
+    return is_running
 
 
 def ledger_folder(url: str) -> str:
@@ -820,9 +871,46 @@ def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) 
             answered_revision=1,
             received_at=at,
             fingerprint=sighting.fingerprint,
+            containers=_ids_of(sightings, sighting.tenant_id),
+            made=_last_serial(sightings, sighting.tenant_id),
         )
     _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in adopted.values()])
     return list(adopted)
+
+
+def _ids_of(sightings: Sequence[Sighting], tenant_id: TenantId) -> tuple[ContainerId, ...]:
+    return tuple(seen.container_id for seen in sightings if seen.tenant_id == tenant_id)
+
+
+def _last_serial(sightings: Sequence[Sighting], tenant_id: TenantId) -> int:
+    return max(
+        seen.origin.serial if seen.origin.maker is Maker.US else 0
+        for seen in sightings
+        if seen.tenant_id == tenant_id
+    )
+
+
+def _take_over(
+    connection: Connection, sightings: Sequence[Sighting], at: datetime
+) -> list[TenantId]:
+    known = _read_many(connection, list({sighting.tenant_id for sighting in sightings}))
+    changed = [
+        replace(
+            tenant,
+            containers=tuple(
+                dict.fromkeys((*tenant.containers, *_ids_of(sightings, tenant.tenant_id)))
+            ),
+            # It kept the tenant from having a container.
+            setback=None if _is_name_conflict(tenant.setback) else tenant.setback,
+        )
+        for tenant in known.values()
+    ]
+    _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in changed])
+    return [*known, *_adopt(connection, sightings, at)]
+
+
+def _is_name_conflict(setback: Setback | None) -> bool:
+    return setback is not None and setback.reason is Reason.NAME_CONFLICT
 
 
 # --- committing a pass ------------------------------------------------------------------------
@@ -849,7 +937,13 @@ def _after_pass(tenant: Tenant, result: PassResult) -> Tenant:
     applied = tenant.applied if result.applied is None else result.applied
     if tenant.desired is Desired.DELETED:
         applied = None
-    after = replace(tenant, answered_revision=answered, applied=applied)
+    after = replace(
+        tenant,
+        answered_revision=answered,
+        applied=applied,
+        containers=result.containers,
+        made=max(tenant.made, result.made),
+    )
     if tenant.revision != result.revision:
         # A newer event cleared the setback; the pass knew nothing of it.
         return after
@@ -900,6 +994,8 @@ def _row(tenant: Tenant, now: datetime) -> dict[str, object]:
         "since": _stamp(tenant.since) if tenant.since is not None else None,
         "setback": _setback_text(tenant.setback),
         "restarts": " ".join(_stamp(at) for at in tenant.restarts),
+        "containers": " ".join(tenant.containers),
+        "made": tenant.made,
         "touched_at": _stamp(now),
     }
 
@@ -924,7 +1020,13 @@ def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
         since=_moment(row.since),
         setback=_setback(row.setback),
         restarts=tuple(datetime.fromisoformat(stamp) for stamp in row.restarts.split()),
+        containers=_container_ids(row.containers),
+        made=row.made,
     )
+
+
+def _container_ids(content: str) -> tuple[ContainerId, ...]:
+    return tuple(ContainerId(text) for text in content.split())
 
 
 def _line(row: Row[tuple[object, ...]]) -> TenantLine:
@@ -969,6 +1071,8 @@ def _standing(row: Row[tuple[object, ...]]) -> Standing:
         state=State(row.state) if row.state is not None else None,
         reason=Reason(row.reason) if row.reason is not None else None,
         container_id=ContainerId(row.container_id) if row.container_id is not None else None,
+        containers=_container_ids(row.containers),
+        made=row.made,
     )
 
 

@@ -287,7 +287,7 @@ async def simulated_under_test(secrets_dir: Path) -> AsyncIterator[SimulatedUnde
 async def create(engine: Engine, spec: TenantSpec, *, role: Role = Role.CURRENT) -> Container:
     """Return the tenant's new container, prepared and created."""
     await engine.prepare(TENANT_ID, spec)
-    return await engine.create(TENANT_ID, spec, generation=3, role=role)
+    return await engine.create(TENANT_ID, spec, generation=3, role=role, serial=1)
 
 
 async def run(engine: Engine, spec: TenantSpec) -> Container:

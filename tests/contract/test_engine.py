@@ -21,7 +21,7 @@ from consumer.model import (
     TenantId,
 )
 from consumer.ports import Engine
-from tests.builders import TENANT_ID, make_container
+from tests.builders import TENANT_ID, make_container, make_tenant
 from tests.contract.engines import (
     EXIT_CODE,
     RESTART_NEVER,
@@ -85,7 +85,7 @@ async def test_an_image_that_is_nowhere_is_not_found(engine: Engine) -> None:
 async def test_an_image_that_vanished_is_not_found(engine: Engine) -> None:
     """Between preparing and creating somebody may remove it; nothing is left behind."""
     with pytest.raises(EngineError, match=r"^failed to create container") as caught:
-        await engine.create(TENANT_ID, missing_image(), generation=1, role=Role.CURRENT)
+        await engine.create(TENANT_ID, missing_image(), generation=1, role=Role.CURRENT, serial=1)
 
     assert (caught.value.reason, caught.value.is_transient) == (Reason.IMAGE_NOT_FOUND, True)
     assert await engine.observe(TENANT_ID) == ()
@@ -262,7 +262,7 @@ async def test_a_port_that_is_taken_fails_the_start(engine: Engine) -> None:
     """It may be free later, so it is worth another try; what was made is left."""
     spec = shell_spec(ports=(PortMapping(80, PORT),))
     made = await create(engine, spec)
-    await engine.create(OTHER, spec, generation=1, role=Role.CURRENT)
+    await engine.create(OTHER, spec, generation=1, role=Role.CURRENT, serial=1)
     (other,) = await engine.observe(OTHER)
     await engine.start(other)
 
@@ -447,7 +447,7 @@ async def test_only_the_tenants_own_containers_are_observed(engine: Engine) -> N
     """Another tenant's are not among them, not even of one with a name that begins alike."""
     await create(engine, shell_spec())
     longer = TenantId(f"{TENANT_ID}-2")
-    other = await engine.create(longer, shell_spec(), generation=None, role=Role.CURRENT)
+    other = await engine.create(longer, shell_spec(), generation=None, role=Role.CURRENT, serial=1)
 
     assert await engine.observe(longer) == (other,)
     assert other.generation is None
@@ -459,8 +459,8 @@ async def test_only_a_container_has_a_log(engine: Engine) -> None:
     """One that wrote nothing has an empty one."""
     await create(engine, shell_spec())
 
-    assert await engine.tail(TENANT_ID) == ""
-    assert await engine.tail(OTHER) is None
+    assert await engine.tail(make_tenant()) == ""
+    assert await engine.tail(make_tenant(tenant_id=OTHER)) is None
 
 
 async def test_a_container_removed_by_hand_is_not_there(subject: EngineUnderTest) -> None:
@@ -525,7 +525,7 @@ async def test_too_much_memory_is_observed_as_such(subject: EngineUnderTest) -> 
 async def test_a_survey_has_a_line_for_each_container(engine: Engine) -> None:
     """Of all tenants and in every status, with what tells whether a closer look is due."""
     running = await run(engine, shell_spec())
-    made = await engine.create(OTHER, shell_spec(), generation=1, role=Role.SUCCESSOR)
+    made = await engine.create(OTHER, shell_spec(), generation=1, role=Role.SUCCESSOR, serial=1)
 
     lines = {line.tenant_id: line for line in await engine.survey()}
 
@@ -609,7 +609,9 @@ async def open_events(engine: Engine) -> None:
         pytest.param(lambda engine: engine.survey(), id="survey"),
         pytest.param(lambda engine: engine.prepare(TENANT_ID, shell_spec()), id="prepare"),
         pytest.param(
-            lambda engine: engine.create(TENANT_ID, shell_spec(), generation=1, role=Role.CURRENT),
+            lambda engine: engine.create(
+                TENANT_ID, shell_spec(), generation=1, role=Role.CURRENT, serial=1
+            ),
             id="create",
         ),
         pytest.param(lambda engine: engine.start(make_container()), id="start"),
@@ -617,7 +619,7 @@ async def open_events(engine: Engine) -> None:
         pytest.param(lambda engine: engine.remove(make_container()), id="remove"),
         pytest.param(lambda engine: engine.rename(make_container(), Role.SUCCESSOR), id="rename"),
         pytest.param(lambda engine: engine.adjust(make_container(), shell_spec()), id="adjust"),
-        pytest.param(lambda engine: engine.tail(TENANT_ID), id="tail"),
+        pytest.param(lambda engine: engine.tail(make_tenant()), id="tail"),
         pytest.param(lambda engine: engine.facts(), id="facts"),
         pytest.param(open_events, id="events"),
     ],

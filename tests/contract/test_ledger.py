@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.ledger import SqlLedger, look_at_ledger
+from consumer.adapters.ledger import SqlLedger, ask_for_take_over, look_at_ledger
 from consumer.errors import LedgerError, LedgerFault, LedgerUnanswered
 from consumer.messages import encode_status
 from consumer.model import (
     BoundPort,
+    ContainerId,
     ContainerStatus,
     Desired,
     EventId,
@@ -355,6 +356,7 @@ async def test_a_ledger_of_an_older_version_is_brought_up(tmp_path: Path) -> Non
 
     assert [one.verdict for one in recorded] == [Verdict.DUPLICATE, Verdict.RECORDED]
     assert tenant.since == make_status().occurred_at
+    assert (tenant.containers, tenant.made) == ((), -1)
 
 
 async def test_a_look_at_a_ledger_tells_what_is_the_matter(tmp_path: Path) -> None:
@@ -418,6 +420,63 @@ async def test_adoption_leaves_known_tenants_alone(ledger: SqlLedger) -> None:
 
     assert adopted == []
     assert (await known(ledger)).desired is Desired.DELETED
+
+
+async def test_a_pass_leaves_the_ids_of_the_tenants_containers(ledger: SqlLedger) -> None:
+    """They are read back, also by the resync; the serial never falls."""
+    await ledger.record([make_event()])
+    before = (await known(ledger)).made
+    ids = (ContainerId("one"), ContainerId("two"))
+
+    await answer(ledger, containers=ids, made=before + 2)
+    await ledger.record([make_event(EventKind.SUSPENDED, event_id=event_number(2))])
+    await answer(ledger, containers=ids[1:], made=before + 1)
+    tenant, (standing,) = await known(ledger), await ledger.list_for_resync()
+
+    assert (tenant.containers, tenant.made) == (ids[1:], before + 2)
+    assert (standing.containers, standing.made) == (ids[1:], before + 2)
+
+
+async def test_a_take_over_records_what_another_ledger_knew(ledger: SqlLedger) -> None:
+    """Unknown tenants are adopted; known ones get their container, and what is wanted stays."""
+    await ledger.record([make_event(EventKind.SUSPENDED)])
+    conflict = Setback(3, Reason.NAME_CONFLICT, "taken", NOW)
+    await answer(ledger, statuses=(), answered=False, setback=conflict)
+    await ledger.ask_take_over()
+    is_asked = await ledger.is_take_over_asked()
+
+    seen = [sighting(ContainerStatus.RUNNING), sighting(ContainerStatus.RUNNING, OTHER)]
+    taken = await ledger.take_over(seen, at=NOW)
+    tenant, other = await known(ledger), await known(ledger, OTHER)
+
+    assert (is_asked, await ledger.is_take_over_asked()) == (True, False)
+    assert taken == [TENANT_ID, OTHER]
+    assert (tenant.desired, tenant.setback) == (Desired.DELETED, None)
+    assert tenant.containers == other.containers == (make_container().container_id,)
+    assert other.desired is Desired.RUNNING
+
+
+async def test_a_ledger_is_empty_until_it_knows_a_tenant(ledger: SqlLedger) -> None:
+    """A tombstone is knowledge too."""
+    is_new = await ledger.is_empty()
+
+    await ledger.record([make_event(EventKind.DELETED)])
+
+    assert (is_new, await ledger.is_empty()) == (True, False)
+
+
+async def test_a_take_over_is_asked_for_beside_a_running_consumer(tmp_path: Path) -> None:
+    """The request is written, and it is told whether somebody runs who sees it."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    before = await ask_for_take_over(url, now=lambda: NOW)
+    ledger = await SqlLedger.open(url, now=lambda: NOW)
+    is_kept = await ledger.is_take_over_asked()
+    await ledger.take_over([], at=NOW)
+    beside = await ask_for_take_over(url, now=lambda: NOW)
+    is_seen = await ledger.is_take_over_asked()
+    await ledger.close()
+
+    assert (before, is_kept, beside, is_seen) == (False, True, True, True)
 
 
 async def test_pages_and_counts_go_by_state(ledger: SqlLedger) -> None:

@@ -1,12 +1,15 @@
-"""The ledger is lost: the containers' labels say enough to go on, with our own and no others."""
+"""The ledger is lost: told to take over, a consumer goes on with what the former one made."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from deploy.lab.servers import Broker, DockerHost
+from tests.e2e.commands import command
 from tests.e2e.world import World, make_document, own_world, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(180)]
@@ -19,7 +22,8 @@ GRACE_SECONDS = 16
 @pytest.fixture
 async def world(broker: Broker, docker_host: DockerHost, tmp_path: Path) -> AsyncIterator[World]:
     """Give a consumer of the test's own."""
-    async with own_world(broker, docker_host, tmp_path) as around:
+    settings = {"RECONCILE__RESYNC_SECONDS": str(RESYNC_SECONDS)}
+    async with own_world(broker, docker_host, tmp_path, **settings) as around:
         yield around
 
 
@@ -29,9 +33,61 @@ def lose_ledger(world: World, folder: Path) -> None:
     (folder / "landlord.db").unlink()
 
 
+def start_with_a_new_ledger(world: World, folder: Path) -> None:
+    """Lose the ledger, and have the next start take over what the former one knew."""
+    lose_ledger(world, folder)
+    ask_to_take_over(world, folder)
+    world.consumer.start()
+
+
+def ask_to_take_over(world: World, folder: Path) -> str:
+    """Run `take-over`; return what it says."""
+    settings = world.names.environment(
+        broker_url="amqp://nowhere", docker_host=world.host.url, folder=folder, http_port=0
+    )
+    done = command("take-over", "--yes", folder=folder, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def forget(world: World, folder: Path, tenant_id: str) -> None:
+    """Have the ledger not know the tenant, as one restored from an older backup would not."""
+    world.consumer.kill()
+    with closing(sqlite3.connect(folder / "landlord.db")) as ledger, ledger:
+        ledger.execute("DELETE FROM tenants WHERE tenant_id = ?", [tenant_id])
+
+
 def traces(world: World, tenant_id: str) -> tuple[object, object]:
     """Return what would differ if the container had been touched."""
     return world.inspect(tenant_id, ".Id"), world.inspect(tenant_id, ".State")
+
+
+async def test_without_a_take_over_nothing_is_touched(world: World, tmp_path: Path) -> None:
+    """It is said in the log and to whoever asks for such a tenant; then it is done in one step."""
+    await world.run_tenant("kept")
+    was = traces(world, "kept")
+
+    lose_ledger(world, tmp_path)
+    begin = world.consumer.log_size
+    world.consumer.start()
+    unknown, _ = await world.consumer.http_get("/tenants/kept/compute/status")
+    event_id = await world.publisher.create(make_document("kept"))
+    failed = await world.subscriber.expect("kept", event_id=event_id)
+    is_untouched = traces(world, "kept") == was
+    said = ask_to_take_over(world, tmp_path)
+    running = await world.subscriber.expect("kept", state="running")
+
+    (told,) = [
+        line
+        for line in world.consumer.log_lines(begin=begin)
+        if line["event"] == "containers of another ledger left alone"
+    ]
+    assert (unknown, failed["reason"], is_untouched) == (404, "name_conflict", True)
+    assert "landlord-consumer take-over" in str(failed["message"])
+    assert told["tenants"] == ["kept"]
+    assert "the running consumer does it" in said
+    assert running["container"] is not None
+    assert traces(world, "kept") == was
 
 
 async def test_tenants_are_adopted_from_their_labels(world: World, tmp_path: Path) -> None:
@@ -39,8 +95,7 @@ async def test_tenants_are_adopted_from_their_labels(world: World, tmp_path: Pat
     before = await world.run_tenant("kept")
     was = traces(world, "kept")
 
-    lose_ledger(world, tmp_path)
-    world.consumer.start()
+    start_with_a_new_ledger(world, tmp_path)
     after = await world.subscriber.expect("kept", state="running", reason="adopted")
 
     assert after["container"] == before["container"]
@@ -56,8 +111,7 @@ async def test_a_stopped_container_is_adopted_as_it_is(world: World, tmp_path: P
     await world.subscriber.expect("resting", event_id=event_id)
     was = traces(world, "resting")
 
-    lose_ledger(world, tmp_path)
-    world.consumer.start()
+    start_with_a_new_ledger(world, tmp_path)
     told = await world.subscriber.expect("resting")
     is_untouched = traces(world, "resting") == was
     await world.publisher.tell("resumed", "resting")
@@ -71,8 +125,7 @@ async def test_an_adopted_tenant_can_be_deleted(world: World, tmp_path: Path) ->
     """A later delete removes what was adopted, and sequences go on rising."""
     await world.run_tenant("unwanted")
 
-    lose_ledger(world, tmp_path)
-    world.consumer.start()
+    start_with_a_new_ledger(world, tmp_path)
     adopted = await world.subscriber.expect("unwanted", reason="adopted")
     deleted = await world.delete_tenant("unwanted")
 
@@ -87,8 +140,7 @@ async def test_an_equal_document_changes_nothing_of_an_adopted_one(
     await world.run_tenant("same")
     was = traces(world, "same")
 
-    lose_ledger(world, tmp_path)
-    world.consumer.start()
+    start_with_a_new_ledger(world, tmp_path)
     await world.subscriber.expect("same", reason="adopted")
     event_id = await world.publisher.update(make_document("same"))
     status = await world.subscriber.expect("same", event_id=event_id)
@@ -110,8 +162,7 @@ async def test_another_document_updates_an_adopted_one(
     """What had to be changed is told as `updated`, never as if nothing had been."""
     await world.run_tenant("other")
 
-    lose_ledger(world, tmp_path)
-    world.consumer.start()
+    start_with_a_new_ledger(world, tmp_path)
     await world.subscriber.expect("other", reason="adopted")
     event_id = await world.publisher.update(make_document("other", **change))
     status = await world.subscriber.expect("other", event_id=event_id)
@@ -132,8 +183,7 @@ async def test_another_instances_containers_are_left_alone(
 
     async with own_world(broker, docker_host, folder, **prefix) as neighbour:
         await neighbour.run_tenant("theirs")
-        lose_ledger(neighbour, folder)
-        neighbour.consumer.start()
+        start_with_a_new_ledger(neighbour, folder)
         await neighbour.subscriber.expect("theirs", reason="adopted")
         unknown, _ = await neighbour.consumer.http_get("/tenants/ours/compute/status")
         deleted = await neighbour.delete_tenant("ours")
@@ -163,7 +213,7 @@ async def test_orphans_of_another_instance_are_not_removed(
         COMPUTE__DOCKER__LABEL_PREFIX=world.names.prefix,
     ) as neighbour:
         await neighbour.run_tenant("theirs")
-        lose_ledger(neighbour, folder)
+        forget(neighbour, folder, "theirs")
         neighbour.consumer.start()
         await until_gone(world, "theirs")
 
@@ -191,7 +241,7 @@ async def test_orphans_are_removed_after_a_grace_where_set(
     async with own_world(broker, docker_host, tmp_path, **rule("remove")) as world:
         await world.run_tenant("orphan")
         was = traces(world, "orphan")
-        lose_ledger(world, tmp_path)
+        forget(world, tmp_path, "orphan")
 
         world.consumer.start()
         is_spared = traces(world, "orphan") == was
@@ -209,7 +259,7 @@ async def test_orphans_are_ignored_where_set(
     async with own_world(broker, docker_host, tmp_path, **rule("ignore")) as world:
         await world.run_tenant("orphan")
         was = traces(world, "orphan")
-        lose_ledger(world, tmp_path)
+        forget(world, tmp_path, "orphan")
 
         world.consumer.start()
         await asyncio.sleep(3 * RESYNC_SECONDS)

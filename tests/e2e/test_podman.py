@@ -119,7 +119,7 @@ async def test_the_port_of_a_stopped_container_is_free(engine: DockerEngine) -> 
     spec = shell_spec(ports=(PortMapping(80, PORT),))
     stopped = await engine.stop(await run(engine, spec))
 
-    other = await engine.create(TenantId("other"), spec, generation=1, role=Role.CURRENT)
+    other = await engine.create(TenantId("other"), spec, generation=1, role=Role.CURRENT, serial=1)
     await engine.prepare(TenantId("other"), spec)
     started = await engine.start(other)
 

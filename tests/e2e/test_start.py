@@ -144,13 +144,20 @@ async def first_event(consumer: ConsumerProcess) -> str:
 async def test_one_consumer_for_an_instance_on_an_engine(
     broker: Broker, docker_host: DockerHost, tmp_path: Path
 ) -> None:
-    """Of two with ledgers of their own, the second stands by, and adopts once the first is gone."""
+    """Of two with ledgers of their own, the second stands by, and works once the first is gone.
+
+    It adopts what the first one made, since it was told to where its ledger is empty.
+    """
     async with own_world(broker, docker_host, tmp_path) as world:
         await world.run_tenant("one-holder")
         container = world.inspect("one-holder", ".Id")
         (elsewhere := tmp_path / "elsewhere").mkdir()
         second = ConsumerProcess(
-            names=world.names, broker_url=broker.url, docker_host=docker_host.url, folder=elsewhere
+            names=world.names,
+            broker_url=broker.url,
+            docker_host=docker_host.url,
+            folder=elsewhere,
+            settings={"LEDGER__ADOPT_ON_EMPTY": "true"},
         )
         taking_over = asyncio.create_task(asyncio.to_thread(second.start))
         try:

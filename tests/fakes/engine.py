@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from consumer.belonging import ours_among
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.finding import ALIVE
 from consumer.model import (
@@ -24,9 +25,11 @@ from consumer.model import (
     ContainerStatus,
     EngineEvent,
     EngineFacts,
+    Origin,
     Reason,
     Role,
     Sighting,
+    Tenant,
     TenantId,
     TenantSpec,
 )
@@ -242,7 +245,13 @@ class FakeEngine:
         await self._answer(Call("prepare", tenant_id, spec.image), pull)
 
     async def create(
-        self, tenant_id: TenantId, spec: TenantSpec, *, generation: int | None, role: Role
+        self,
+        tenant_id: TenantId,
+        spec: TenantSpec,
+        *,
+        generation: int | None,
+        role: Role,
+        serial: int,
     ) -> Container:
         """Return a new container, created and not started."""
 
@@ -251,11 +260,13 @@ class FakeEngine:
                 message = "failed to create container: no such image"
                 raise EngineError(Reason.IMAGE_NOT_FOUND, message, is_transient=True)
             holder = self._holder(_name(tenant_id, role))
-            if holder is not None and holder.fingerprint == spec.fingerprint:
+            origin = Origin(serial=serial)
+            if holder is None:
+                made = self._make(tenant_id, spec, generation, role)
+                return self._keep(replace(made, origin=origin), "create")
+            if holder.origin == origin and holder.fingerprint == spec.fingerprint:
                 return holder
-            if holder is not None:
-                raise _name_conflict(holder)
-            return self._make(tenant_id, spec, generation, role)
+            raise _name_conflict(holder)
 
         return await self._answer(Call("create", tenant_id, role.value), make)
 
@@ -331,14 +342,14 @@ class FakeEngine:
         words = self.words.get(container.image, "")
         return await self._answer(_about("last_words", container), lambda: words)
 
-    async def tail(self, tenant_id: TenantId) -> str | None:
+    async def tail(self, tenant: Tenant) -> str | None:
         """Return what the tenant's newest container said."""
 
         def tail() -> str | None:
-            there = self.containers(tenant_id)
+            there = ours_among(tenant, self.containers(tenant.tenant_id))
             return self.words.get(there[-1].image, "") if there else None
 
-        return await self._answer(Call("tail", tenant_id), tail)
+        return await self._answer(Call("tail", tenant.tenant_id), tail)
 
     async def facts(self) -> EngineFacts:
         """Return what the engine says of itself."""
@@ -420,7 +431,7 @@ class FakeEngine:
             user=spec.user or "",
         )
         self._specs[container.container_id] = spec
-        return self._keep(container, "create")
+        return container
 
     def _check_secrets(self, names: tuple[str, ...]) -> None:
         missing = [name for name in names if name not in self.secrets]
@@ -541,4 +552,5 @@ def _sighting(container: Container) -> Sighting:
         health=container.health,
         fingerprint=container.fingerprint,
         created_at=container.created_at,
+        origin=container.origin,
     )

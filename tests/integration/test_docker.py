@@ -100,7 +100,7 @@ async def test_two_instances_never_see_one_another(
     async with theirs.opened(), theirs.events() as events:
         seen = (await theirs.observe(TENANT_ID), await theirs.survey())
         await engine.remove(mine)
-        made = await theirs.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT)
+        made = await theirs.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT, serial=1)
         await theirs.start(made)
         first = await first_since(began, events)
 
@@ -113,7 +113,7 @@ async def test_the_holder_of_a_port_is_named(engine: DockerEngine) -> None:
     """Also when it took the port between preparing and starting."""
     spec = shell_spec(ports=(PortMapping(80, PORT),))
     made = await create(engine, spec)
-    await engine.start(await engine.create(OTHER, spec, generation=1, role=Role.CURRENT))
+    await engine.start(await engine.create(OTHER, spec, generation=1, role=Role.CURRENT, serial=1))
 
     with pytest.raises(EngineError, match=rf"port is already allocated.*held by tenant {OTHER}"):
         await engine.start(made)
@@ -166,7 +166,7 @@ async def test_a_cancelled_creation_is_seen_through(engine: DockerEngine, second
     """When the caller goes on, no request is on its way: what is there, stays."""
     await engine.prepare(TENANT_ID, shell_spec())
     task = asyncio.create_task(
-        engine.create(TENANT_ID, shell_spec(), generation=1, role=Role.CURRENT)
+        engine.create(TENANT_ID, shell_spec(), generation=1, role=Role.CURRENT, serial=1)
     )
     await asyncio.sleep(seconds)
 
@@ -207,7 +207,7 @@ async def test_waiting_for_a_turn_is_not_told_as_making(docker_host: DockerHost)
         async def make(tenant_id: TenantId) -> None:
             spec = shell_spec()
             await narrow.prepare(tenant_id, spec)
-            made = await narrow.create(tenant_id, spec, generation=1, role=Role.CURRENT)
+            made = await narrow.create(tenant_id, spec, generation=1, role=Role.CURRENT, serial=1)
             await narrow.start(made)
 
         began = time.monotonic()

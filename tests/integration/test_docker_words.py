@@ -12,7 +12,7 @@ from consumer.adapters.docker_spec import Naming
 from consumer.model import Container, Health, HealthCheck, TenantSpec
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.servers import DockerHost
-from tests.builders import TENANT_ID
+from tests.builders import TENANT_ID, make_tenant
 from tests.contract.engines import RESTART_NEVER, eventually, has_exited, run, shell_spec
 
 pytestmark = pytest.mark.docker
@@ -188,7 +188,7 @@ async def test_the_log_of_what_runs_can_be_read(engine: DockerEngine) -> None:
     assert await tail_of(engine, end="end") == "one with ***\n***\nend"
 
     await engine.remove(container)
-    assert await engine.tail(TENANT_ID) is None
+    assert await engine.tail(make_tenant()) is None
 
     count = "for i in $(seq 1 100); do echo line $i with $PASSWORD; done; exit 1"
     await ended(engine, script(count, env=env))
@@ -214,7 +214,7 @@ async def tail_of(engine: DockerEngine, *, end: str) -> str:
     """Return the tenant's log once it ends so."""
     deadline = asyncio.get_running_loop().time() + 10
     while True:
-        lines = await engine.tail(TENANT_ID) or ""
+        lines = await engine.tail(make_tenant()) or ""
         if lines.endswith(end):
             return lines
         assert asyncio.get_running_loop().time() < deadline, lines

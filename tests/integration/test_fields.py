@@ -58,7 +58,7 @@ async def make(engine: DockerEngine, event: TenantEvent) -> Container:
     assert event.spec is not None
     await engine.prepare(event.tenant_id, event.spec)
     return await engine.create(
-        event.tenant_id, event.spec, generation=event.generation, role=Role.CURRENT
+        event.tenant_id, event.spec, generation=event.generation, role=Role.CURRENT, serial=1
     )
 
 

@@ -150,7 +150,7 @@ async def test_tenants_reach_each_other_only_where_set(
     async with joining(docker_host, Network(name=name, is_isolating=is_isolating)) as engine:
         server = await run(engine, shell_spec(SERVING, ports=(PortMapping(8080, PORT),)))
         await engine.prepare(OTHER, shell_spec())
-        client = await engine.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT)
+        client = await engine.create(OTHER, shell_spec(), generation=1, role=Role.CURRENT, serial=1)
         await engine.start(client)
         within = await answers(docker, server, server, "127.0.0.1:8080")
         neighbour = await answers(docker, server, client, f"{address_of(docker, server)}:8080")

@@ -44,7 +44,7 @@ def settle(host: SimulatedHost, naming: Naming, count: int) -> None:
     """Have the containers of so many tenants run on the host."""
     host.add_image(IMAGE)
     for tenant, wanted in population(count):
-        labels = to_labels(naming, tenant, wanted, None)
+        labels = to_labels(naming, tenant, wanted, None, 1)
         asked = to_create_document(wanted, labels, network="bridge", bind_address="0.0.0.0")
         name = naming.container(tenant, Role.CURRENT)
         host.create(name, asked)

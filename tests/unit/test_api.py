@@ -101,7 +101,7 @@ class World:
     stall_seconds: float = 30.0
     feed_limits: FeedLimits = field(default_factory=lambda: FeedLimits(viewers=1))
 
-    async def tail(self, _: TenantId) -> str | None:
+    async def tail(self, _: Tenant) -> str | None:
         if self.engine_hangs:
             await asyncio.Event().wait()
         if isinstance(self.log, Exception):

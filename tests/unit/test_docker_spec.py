@@ -27,6 +27,8 @@ from consumer.model import (
     Document,
     Health,
     HealthCheck,
+    Maker,
+    Origin,
     PortMapping,
     Resources,
     RestartPolicy,
@@ -109,7 +111,7 @@ def test_our_labels_say_what_the_container_is() -> None:
     """Every label has the prefix; the tenant's own are kept beside them."""
     spec = make_spec(container_name="web", labels=(("team", "red"),), secrets=("db", "tls"))
 
-    labels = to_labels(Naming(prefix="acme", instance="blue"), TENANT_ID, spec, 3)
+    labels = to_labels(Naming("acme", "blue", "of-a-ledger"), TENANT_ID, spec, 3, 17)
 
     assert labels == {
         "team": "red",
@@ -121,6 +123,8 @@ def test_our_labels_say_what_the_container_is() -> None:
         "acme.container_name": "web",
         "acme.owner": "acme",
         "acme.provider": "docker",
+        "acme.ledger": "of-a-ledger",
+        "acme.serial": "17",
         "acme.secrets": "db,tls",
     }
 
@@ -129,7 +133,7 @@ def test_no_label_of_a_tenant_stands_for_one_of_ours() -> None:
     """Our labels are written last, whatever a spec brings along."""
     spec = make_spec(labels=as_pairs({"landlord.tenant_id": "other", "landlord.generation": "9"}))
 
-    labels = to_labels(NAMING, TENANT_ID, spec, None)
+    labels = to_labels(NAMING, TENANT_ID, spec, None, 1)
 
     assert labels["landlord.tenant_id"] == "acme-corp"
     assert labels["landlord.generation"] == ""
@@ -327,7 +331,9 @@ def test_the_order_of_a_map_changes_nothing() -> None:
     backward = make_spec(env=as_pairs(dict.fromkeys(reversed(names), "x")))
 
     assert sent(env=forward.env)["Env"] == sent(env=backward.env)["Env"]
-    assert to_labels(NAMING, TENANT_ID, forward, 1) == to_labels(NAMING, TENANT_ID, backward, 1)
+    assert to_labels(NAMING, TENANT_ID, forward, 1, 1) == to_labels(
+        NAMING, TENANT_ID, backward, 1, 1
+    )
 
 
 # --- the inspect document ---------------------------------------------------------------------
@@ -419,6 +425,7 @@ def test_a_container_is_read_in_full() -> None:
         ),
         resources=Resources(cpu=500, memory=256),
         restart_policy=RestartPolicy("on-failure", 3),
+        origin=Origin(Maker.UNKNOWN),
         stop_grace_seconds=3,
     )
 
@@ -439,6 +446,7 @@ def test_a_container_is_read_though_nearly_nothing_is_shown() -> None:
         status=ContainerStatus.CREATED,
         created_at=datetime(1970, 1, 1, tzinfo=UTC),
         restart_policy=RestartPolicy("no"),
+        origin=Origin(Maker.UNKNOWN, has_our_name=False),
     )
 
 
@@ -685,7 +693,51 @@ def test_a_line_of_the_list_is_a_sighting() -> None:
         health=Health.NONE,
         fingerprint="fingerprint",
         created_at=MOMENT,
+        origin=Origin(maker=Maker.UNKNOWN),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "has_our_name"),
+    [
+        ("landlord-tenant-acme-corp", True),
+        ("landlord-successor-acme-corp", True),
+        ("landlord-predecessor-acme-corp", True),
+        (f"landlord-discarded-{'c' * 12}", True),
+        (f"landlord-discarded-{'d' * 12}", False),
+        ("landlord-discarded-acme-corp", False),
+        ("landlord-tenant-other", False),
+        ("frosty_copy", False),
+        ("", False),
+    ],
+)
+def test_only_names_that_we_give_are_ours(name: str, has_our_name: bool) -> None:
+    """A copy of a container has its labels, and cannot have its name."""
+    origin = to_sighting(listed(Names=[f"/{name}"]), NAMING).origin
+
+    assert origin.has_our_name is has_our_name
+
+
+@pytest.mark.parametrize(
+    ("labels", "origin"),
+    [
+        pytest.param({}, Origin(Maker.UNKNOWN), id="an older consumer's"),
+        pytest.param(
+            {"landlord.ledger": "x", "landlord.serial": "7"}, Origin(Maker.US, 7), id="us"
+        ),
+        pytest.param({"landlord.ledger": "y"}, Origin(Maker.ANOTHER), id="another ledger's"),
+        pytest.param(
+            {"landlord.ledger": "x", "landlord.serial": "9" * 19},
+            Origin(Maker.US, 0),
+            id="a number that nothing holds",
+        ),
+    ],
+)
+def test_labels_say_who_made_it(labels: dict[str, str], origin: Origin) -> None:
+    """The ledger's id and the serial are read for what they are worth."""
+    line = listed(Labels={**LABELS, **labels})
+
+    assert to_sighting(line, Naming(ledger_id="x")).origin == origin
 
 
 @pytest.mark.parametrize("changes", [{"Labels": None}, {"Labels": {}}, {"State": "flying"}])

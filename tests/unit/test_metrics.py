@@ -33,6 +33,7 @@ CONTRACT = {
     "landlord_passes_total": ("counter", ("action",)),
     "landlord_engine_request_seconds": ("histogram", ("operation", "outcome")),
     "landlord_engine_start_limit": ("gauge", ()),
+    "landlord_strangers": ("gauge", ()),
     "landlord_engine_up": ("gauge", ()),
     "landlord_broker_up": ("gauge", ()),
     "landlord_ledger_up": ("gauge", ()),

@@ -267,7 +267,7 @@ def request_of(document: object, policy: Policy) -> dict[str, object] | None:
     except InvalidMessage:
         return None
     assert event.spec is not None
-    labels = to_labels(Naming(), event.tenant_id, event.spec, event.generation)
+    labels = to_labels(Naming(), event.tenant_id, event.spec, event.generation, 1)
     return to_create_document(
         event.spec, labels, network=policy.network_name, bind_address="0.0.0.0"
     )

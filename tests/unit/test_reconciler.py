@@ -20,6 +20,8 @@ from consumer.model import (
     EventKind,
     Health,
     HealthCheck,
+    Maker,
+    Origin,
     Reason,
     Resources,
     RestartPolicy,
@@ -119,7 +121,9 @@ async def test_an_adopted_container_that_is_changed_in_place_is_told_as_updated(
 ) -> None:
     """What its limits were is read off the container; nobody else knows any more."""
     await bench.engine.prepare(TENANT_ID, OLD)
-    created = await bench.engine.create(TENANT_ID, OLD, generation=None, role=Role.CURRENT)
+    created = await bench.engine.create(
+        TENANT_ID, OLD, generation=None, role=Role.CURRENT, serial=1
+    )
     await bench.engine.start(created)
     await bench.ledger.adopt(await bench.engine.survey(), at=bench.clock())
     await bench.settle()
@@ -851,3 +855,125 @@ async def test_a_fault_while_committing_is_told_too(bench: Bench) -> None:
     await bench.one_pass()
 
     assert await bench.told() == [FAILED_US]
+
+
+# --- strangers --------------------------------------------------------------------------------
+
+
+def copy_of(container: Container, **changes: object) -> Container:
+    """Return what `docker run` makes of the container's committed image: all labels, no name."""
+    origin = replace(container.origin, has_our_name=False)
+    fields: dict[str, object] = {
+        "container_id": ContainerId("copy"),
+        "name": "frosty_copy",
+        "created_at": container.created_at + timedelta(seconds=30),
+        "origin": origin,
+    }
+    return replace(container, **(fields | changes))  # type: ignore[arg-type]  # at run time
+
+
+@pytest.mark.parametrize("kind", list(EventKind))
+async def test_a_copy_of_the_container_is_never_touched(bench: Bench, kind: EventKind) -> None:
+    """Whatever is wanted of the tenant, the copy is neither taken for it nor removed."""
+    original = await bench.running()
+    copy = bench.engine.put(copy_of(original))
+    bench.engine.calls.clear()
+
+    await bench.want(kind, NEW if kind in (EventKind.CREATED, EventKind.UPDATED) else None)
+    await bench.settle()
+
+    assert copy in bench.engine.containers()
+    assert copy.container_id not in [call.subject for call in bench.engine.calls]
+    assert not any(state == "failed" for state, _ in await bench.told())
+    assert len(bench.engine.containers()) == (1 if kind is EventKind.DELETED else 2)
+
+
+async def test_a_copy_under_the_containers_name_is_a_conflict(bench: Bench) -> None:
+    """It is no longer the tenant's, and is left there; the tenant is made once the name is free."""
+    original = await bench.running()
+    bench.engine.remove_by_hand(original)
+    copy = bench.engine.put(
+        copy_of(original, name=original.name, origin=original.origin, fingerprint="same")
+    )
+
+    await bench.one_pass()
+    was = bench.engine.containers()
+    bench.engine.remove_by_hand(copy)
+    bench.clock.advance(60)
+    await bench.settle()
+
+    assert was == (copy,)
+    assert (await bench.told())[-2:] == [("failed", "name_conflict"), ("running", "restarted")]
+
+
+async def test_what_was_made_and_not_recorded_is_found_again(bench: Bench) -> None:
+    """A process that ended between making and recording leaves no stranger behind."""
+    await bench.want(EventKind.CREATED, OLD)
+    tenant = await bench.ledger.read(TENANT_ID)
+    assert tenant is not None
+    await bench.engine.prepare(TENANT_ID, OLD)
+    made = await bench.engine.create(
+        TENANT_ID, OLD, generation=None, role=Role.CURRENT, serial=tenant.made + 1
+    )
+
+    await bench.settle()
+    after = await bench.ledger.read(TENANT_ID)
+
+    assert bench.engine.only.container_id == made.container_id
+    assert after is not None
+    assert (after.containers, after.made) == ((made.container_id,), tenant.made + 1)
+
+
+async def test_a_container_that_is_out_of_sight_for_a_while_stays_the_tenants(
+    bench: Bench,
+) -> None:
+    """An id is forgotten when we removed it, not when the engine does not show it."""
+    original = await bench.running()
+    del bench.engine._containers[original.container_id]
+    bench.engine.missing_images.add(OLD.image)
+    await bench.one_pass()
+    bench.engine.put(original)
+    bench.clock.advance(60)
+    await bench.settle()
+
+    assert bench.engine.only.container_id == original.container_id
+    assert (await bench.told())[-1][0] == "running"
+
+
+@pytest.mark.parametrize("kind", [EventKind.CREATED, EventKind.DELETED])
+async def test_what_another_ledger_left_is_a_conflict_that_names_the_cure(
+    bench: Bench, kind: EventKind
+) -> None:
+    """It is not touched, and nobody is told that there is nothing; after a take-over it is ours."""
+    left = bench.engine.put(
+        make_container(fingerprint=OLD.fingerprint, origin=Origin(Maker.ANOTHER, serial=3))
+    )
+
+    await bench.want(kind, OLD if kind is EventKind.CREATED else None)
+    await bench.one_pass()
+    again = await bench.one_pass()
+    told, was = await bench.bodies(), bench.engine.containers()
+    await bench.ledger.take_over(await bench.engine.survey(), at=bench.clock())
+    await bench.settle()
+
+    (failed,) = told
+    assert (failed["state"], failed["reason"], was) == ("failed", "name_conflict", (left,))
+    assert "landlord-consumer take-over" in str(failed["message"])
+    assert again is not None
+    assert "create" not in bench.engine.operations()
+    assert len(bench.engine.containers()) == (1 if kind is EventKind.CREATED else 0)
+    assert (await bench.told())[-1] == (
+        ("running", "started") if kind is EventKind.CREATED else ("stopped", "deleted")
+    )
+
+
+async def test_a_conflict_ends_with_what_caused_it(bench: Bench) -> None:
+    """A delete that met another ledger's container is done once somebody removed that one."""
+    left = bench.engine.put(make_container(origin=Origin(Maker.ANOTHER)))
+    await bench.want(EventKind.DELETED)
+    await bench.one_pass()
+
+    bench.engine.remove_by_hand(left)
+    await bench.one_pass()
+
+    assert await bench.told() == [("failed", "name_conflict"), ("stopped", "deleted")]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.metrics import Metrics
@@ -16,6 +17,8 @@ from consumer.model import (
     EngineEvent,
     EngineFacts,
     EventKind,
+    Maker,
+    Origin,
     Reason,
     State,
     TenantId,
@@ -292,3 +295,73 @@ async def test_an_orphan_is_left_alone_where_so_set(bench: Bench) -> None:
 
     assert len(bench.engine.containers()) == 1
     assert (await bench.ledger.read(TENANT_ID), bench.woken) == (None, [])
+
+
+# --- strangers --------------------------------------------------------------------------------
+
+COPY = Origin(serial=5, has_our_name=False)
+FOREIGN = Origin(Maker.ANOTHER, serial=5)
+
+
+async def test_a_copy_of_a_container_wakes_nobody_and_is_told_once(bench: Bench) -> None:
+    """Its tenant is at rest all the same; the copy is counted as a stranger."""
+    original = await bench.at_rest()
+    bench.engine.put(replace(original, container_id=ContainerId("copy"), origin=COPY))
+
+    with capture_logs() as lines:
+        async with bench.watching():
+            await asyncio.sleep(600)
+
+    told = [line for line in lines if line.get("container_id") == "copy"]
+    assert (bench.woken, len(told), bench.gauge("strangers")) == ([], 1, 1)
+
+
+@pytest.mark.parametrize("orphans", list(OrphanRule))
+@pytest.mark.parametrize("origin", [COPY, FOREIGN], ids=["copy", "another ledger's"])
+async def test_what_we_did_not_make_is_no_orphan(
+    bench: Bench, orphans: OrphanRule, origin: Origin
+) -> None:
+    """It is neither adopted nor removed, whatever is to become of orphans, however old it is."""
+    bench.watcher = bench.made_anew(orphans)
+    bench.engine.put(make_container(created_at=MOMENT.replace(hour=1), origin=origin))
+
+    async with bench.watching():
+        await asyncio.sleep(600)
+
+    assert len(bench.engine.containers()) == 1
+    assert (await bench.ledger.read(TENANT_ID), bench.woken) == (None, [])
+    assert bench.gauge("strangers") == 1
+
+
+async def test_a_take_over_adopts_what_another_ledger_left(bench: Bench) -> None:
+    """Once, when somebody asked; a copy stays a stranger also then."""
+    bench.engine.put(make_container(origin=FOREIGN))
+    bench.engine.put(make_container(container_id=ContainerId("copy"), origin=COPY))
+
+    async with bench.watching():
+        before = await bench.ledger.read(TENANT_ID)
+        await bench.ledger.ask_take_over()
+        await asyncio.sleep(60)
+        tenant = await bench.ledger.read(TENANT_ID)
+
+    assert (before, bench.woken) == (None, [TENANT_ID])
+    assert tenant is not None
+    assert tenant.containers == (make_container().container_id,)
+    assert (bench.gauge("strangers"), await bench.ledger.is_take_over_asked()) == (1, False)
+
+
+async def test_what_another_ledger_left_is_told_with_its_cure(bench: Bench) -> None:
+    """One line for all of it, that names the command."""
+    for number in range(3):
+        tenant_id, container_id = TenantId(f"t{number}"), ContainerId(f"c{number}")
+        bench.engine.put(
+            make_container(tenant_id=tenant_id, container_id=container_id, origin=FOREIGN)
+        )
+
+    with capture_logs() as lines:
+        async with bench.watching():
+            await asyncio.sleep(600)
+
+    (told,) = [line for line in lines if "another ledger" in line["event"]]
+    assert (told["containers"], told["tenants"]) == (3, ["t0", "t1", "t2"])
+    assert "landlord-consumer take-over" in told["cure"]
