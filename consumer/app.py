@@ -276,6 +276,7 @@ async def _build(
         metrics,
         ledger_id=await ledger.identity(),
         permit=lease.ensure,
+        waiting=lambda: dispatcher.waiting(),  # noqa: PLW0108 - it comes below
         traces=traces,
     )
     engine = await stack.enter_async_context(docker.opened())

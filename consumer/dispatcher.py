@@ -2,14 +2,16 @@
 
 Holds names, never facts: waking a tenant twice is free, and a lost wake is cured by the next
 resync. A tenant woken during its pass gets one more afterwards, however often it was woken. A wake
-that overtakes cancels the running pass, so that a delete never waits behind a pull. Before it come
+that overtakes cancels the running pass, so that a delete never waits behind a pull. A pass that
+only waits for its own tenant holds up no other. Before it come
 intake and watcher with their wakes; it calls the reconcile it was given. A wake with a doubt
 (`unless`) is dropped where nothing is left to be seen: most engine events tell of what a pass did.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -66,13 +68,17 @@ class Dispatcher:
         self._queue: deque[TenantId] = deque()
         self._group: asyncio.TaskGroup | None = None
         self._running = 0
+        self._waiting = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
     @override
     def __repr__(self) -> str:
         later = sum(1 for slot in self._slots.values() if slot.timer is not None)
-        return f"<Dispatcher due={len(self._queue)} running={self._running} later={later}>"
+        return (
+            f"<Dispatcher due={len(self._queue)} running={self._running} "
+            f"waiting={self._waiting} later={later}>"
+        )
 
     def wake(
         self,
@@ -117,6 +123,23 @@ class Dispatcher:
         if overtake and not slot.is_overtaken:
             slot.is_overtaken = True
             task.cancel()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For the length of the block, have another tenant's pass run in the place of this one.
+
+        Entered by a pass that only waits for its own tenant, for a grace period or a registry: it
+        takes nothing that others need, least of all their turns.
+        """
+        self._running -= 1
+        self._waiting += 1
+        self._fill()
+        try:
+            yield
+        finally:
+            # Beyond the bound for a moment, perhaps; the next turns are given once it is kept.
+            self._waiting -= 1
+            self._running += 1
 
     async def run(self) -> None:
         """Run passes until cancelled; cancelling drops the passes that run."""
@@ -192,7 +215,7 @@ class Dispatcher:
         else:
             self._forget_if_idle(tenant_id, slot)
         self._fill()
-        if not self._queue and self._running == 0:
+        if not self._queue and self._running == self._waiting == 0:
             self._is_idle.set()
 
     def _forget_if_idle(self, tenant_id: TenantId, slot: _Slot) -> None:

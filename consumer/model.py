@@ -326,6 +326,7 @@ class Container:
     """One container with our labels, as inspected; `fingerprint` and `generation` are among them.
 
     `secrets` are the names of those it is to be given before it starts, `user` is whom it runs as.
+    `is_stopping` says that we sent it its stop signal, and that it runs still.
     """
 
     container_id: ContainerId
@@ -353,6 +354,8 @@ class Container:
     secrets: tuple[str, ...] = ()
     user: str = ""
     origin: Origin = Origin()
+    stop_signal: str = "SIGTERM"
+    is_stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)

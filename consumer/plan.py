@@ -65,9 +65,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the container within its grace period."""
+    """Stop the container within its grace period, or cut a stop that is under way short."""
 
     container: Container
+    is_hurried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def _towards_deleted(tenant: Tenant, containers: Sequence[Container], now: datet
     container = containers[0]
     # After a failed stop, removal by force is what is left.
     if container.status in ALIVE and tenant.setback is None:
-        return Stop(container)
+        # An earlier intention may have given it an hour; it was told to end, and it is to go now.
+        return Stop(container, is_hurried=container.is_stopping)
     return Remove(container)
 
 
@@ -219,6 +221,9 @@ def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Ru
         return Start(container)
     if container.role is not Role.CURRENT:
         return Rename(container, Role.CURRENT)
+    if container.is_stopping:
+        # It is to run again, and cannot be told to stay: the sooner it has ended, the better.
+        return Stop(container, is_hurried=True)
     match container.status:
         case ContainerStatus.CREATED:
             return _first_start(tenant, container, now)

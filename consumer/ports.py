@@ -89,10 +89,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def stop(self, container: Container) -> Container:
+    async def stop(self, container: Container, *, is_hurried: bool = False) -> Container:
         """Return the container, stopped; killed when it outlives its own grace period.
 
-        Raises EngineError stop_failed when it runs even so.
+        Cancelling it stops waiting at once: the container then is stopping (`is_stopping`), and
+        stopping it again goes on with the same grace period, of which 10 s are left when
+        `is_hurried`. Raises EngineError stop_failed when it runs even so.
         """
         ...
 

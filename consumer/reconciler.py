@@ -299,8 +299,9 @@ class Reconciler:
             case Start(container):
                 started = await engine.start(container)
                 self._see(one_pass, one_pass.containers_with(container, started))
-            case Stop(container):
-                one_pass.exchange(container, await engine.stop(container))
+            case Stop(container, is_hurried):
+                stopped = await engine.stop(container, is_hurried=is_hurried)
+                one_pass.exchange(container, stopped)
             case Remove(container):
                 await engine.remove(container)
                 one_pass.exchange(container, None)

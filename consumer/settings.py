@@ -376,7 +376,10 @@ class Limits(_Group):
     starts: Count = Field(
         32, description="most containers made at a time; fewer as the host does best"
     )
-    stops: Count = Field(16, description="containers stopping at a time")
+    stops: Count = Field(
+        16,
+        description="signals, kills and removals at a time; a grace period takes no place",
+    )
     passes: Count = Field(1024, description="tenants in a pass at a time")
     max_event_bytes: int = Field(262_144, ge=256, le=16_777_216, description="longest body taken")
     max_yaml_bytes: int = Field(

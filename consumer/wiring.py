@@ -6,6 +6,7 @@ needs the broker's link and names without the rest.
 
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from consumer.adapters.docker_client import (
 )
 from consumer.adapters.docker_networks import Network
 from consumer.adapters.docker_spec import Naming
+from consumer.adapters.docker_stops import Waiting
 from consumer.adapters.images import PullLimits
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.adapters.rabbitmq_topology import (
@@ -153,6 +155,7 @@ def docker_engine(
     *,
     ledger_id: str,
     permit: Permit = unconditional,
+    waiting: Waiting = nullcontext,
     traces: Traces = UNTRACED,
 ) -> DockerEngine:
     """Return the engine's adapter; it connects once it is asked, and asks by permit alone."""
@@ -183,6 +186,7 @@ def docker_engine(
             start_limit=metrics.engine_start_limit.set,
         ),
         permit=permit,
+        waiting=waiting,
     )
 
 

@@ -11,9 +11,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -38,6 +38,7 @@ from consumer.adapters.docker_spec import (
     UnknownState,
     as_filter,
     holder_of,
+    is_at_rest,
     listed_name,
     to_container,
     to_create_document,
@@ -46,12 +47,15 @@ from consumer.adapters.docker_spec import (
     to_update_document,
     who_is,
 )
+from consumer.adapters.docker_stops import Stops, Waiting
 from consumer.adapters.docker_words import LastWords
 from consumer.adapters.images import Images, PullLimits
+from consumer.adapters.places import Places
 from consumer.adapters.registries import FindCredentials
 from consumer.adapters.start_limit import StartGate
 from consumer.belonging import CURE_OF_LOST_LEDGER, ours_among
 from consumer.errors import EngineError, EngineUnavailable
+from consumer.finding import ALIVE
 from consumer.model import (
     Container,
     ContainerId,
@@ -76,7 +80,6 @@ _BAD_REQUEST, _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 400, 404, 409, 500
 _CREATE: Final = "failed to create container"
 _START: Final = "failed to start container"
 _REMOVE: Final = "failed to remove container"
-_STOP: Final = "failed to stop container"
 _SHORT_WAIT_SECONDS: Final = 0.001
 """A place that was free, and no wait worth a sample."""
 _COMMAND_FAULTS: Final = frozenset({126, 127})
@@ -84,6 +87,8 @@ _COMMAND_FAULTS: Final = frozenset({126, 127})
 _NO_COMMAND: Final = "attempted to invoke a command that was not found"
 """How Podman says it, which tells no exit code."""
 _MARGIN_SECONDS: Final = 15.0
+_REMOVAL_PATIENCE_SECONDS: Final = 5.0
+"""A removal that lasts longer waits for the host, for a mount that hangs perhaps."""
 _LOOK_SECONDS: Final = 0.2
 _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
@@ -91,7 +96,6 @@ _WAKING: Final = frozenset(
 )
 _PODMAN_ACTIONS: Final = {"remove": "destroy"}
 _RUNNING: Final = frozenset({ContainerStatus.RUNNING, ContainerStatus.RESTARTING})
-_AT_REST: Final = frozenset({ContainerStatus.CREATED, ContainerStatus.EXITED, ContainerStatus.DEAD})
 _HINTS: Final = (
     (("port is already allocated", "address already in use"), Reason.PORT_CONFLICT),
     (
@@ -115,10 +119,12 @@ _PORT: Final = re.compile(r":(\d{1,5})\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """How many starts, at most, and stops at a time; deadlines in seconds."""
+    """How many starts, at most, and signals, kills and removals at a time; deadlines in seconds."""
 
     starts: int = 32
     stops: int = 16
+    hurried_seconds: float = 10.0
+    """What is left of a grace period once the container is to go, or to run again: Docker's own."""
     request_seconds: float = 60.0
     facts_seconds: float = 10.0
     """Podman starts other programs to tell of itself, which takes its time on a busy host."""
@@ -153,6 +159,7 @@ class DockerEngine:
         secrets_dir: Path | None = None,
         observers: Observers | None = None,
         permit: Permit = unconditional,
+        waiting: Waiting = nullcontext,
     ) -> None:
         observers = observers or Observers()
         self._client = DockerClient(endpoint, observe_request=observers.request, permit=permit)
@@ -173,7 +180,15 @@ class DockerEngine:
         self._last_words = LastWords(self._client, self._secrets)
         self._observe_phase = observers.phase
         self._gate = StartGate(self._limits.starts, on_change=observers.start_limit)
-        self._stops = asyncio.Semaphore(self._limits.stops)
+        self._stops = Stops(
+            self._client,
+            inspect=self._inspect,
+            at_rest=self._at_rest,
+            places=self._limits.stops,
+            hurried_seconds=self._limits.hurried_seconds,
+            waiting=waiting,
+        )
+        self._removals = Places(self._limits.stops, patience_seconds=_REMOVAL_PATIENCE_SECONDS)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["DockerEngine"]:
@@ -254,7 +269,9 @@ class DockerEngine:
 
     def _read(self, document: dict[str, object]) -> Container | None:
         try:
-            return to_container(document, self._naming)
+            seen = to_container(document, self._naming)
+            is_stopping = self._stops.is_under_way(seen.container_id) and seen.status in ALIVE
+            return replace(seen, is_stopping=True) if is_stopping else seen
         except UnknownState as error:
             # Not "not there": another one would be made beside it.
             words = f"{document.get('Name')} is in {error}, which this consumer does not know"
@@ -417,6 +434,7 @@ class DockerEngine:
             self._observe_phase(phase, time.perf_counter() - began)
 
     async def _start(self, container: Container) -> Container:
+        self._stops.forget(container.container_id)
         if container.status is not ContainerStatus.PAUSED:
             await self._secrets.deliver(container)
         try:
@@ -493,54 +511,21 @@ class DockerEngine:
 
     # --- stopping and removing
 
-    async def stop(self, container: Container) -> Container:
+    async def stop(self, container: Container, *, is_hurried: bool = False) -> Container:
         """Return the container, stopped; killed when it outlives its own grace period."""
-        async with self._stops:
-            return await see_through(self._stop(container))
+        return await self._stops.stop(container, is_hurried=is_hurried)
 
-    async def _stop(self, container: Container) -> Container:
-        grace_seconds = container.stop_grace_seconds
-        deadline = grace_seconds + _MARGIN_SECONDS
-        trouble: Refused | EngineUnavailable | None = None
-        try:
-            async with self._client.asking("stop", deadline) as docker:
-                await docker.containers.container(container.container_id).stop(t=grace_seconds)
-        except (Refused, EngineUnavailable) as error:
-            trouble = error
-        seen = await self._inspect(container.container_id)
-        if seen is not None and seen.status not in _AT_REST:
-            trouble = await self._kill(container) or trouble
-            seen = await self._await_rest(container)
-        if seen is None:
-            raise EngineError(
-                Reason.STOP_FAILED, f"{_STOP}: {container.name} is gone", is_transient=True
-            )
-        if seen.status not in _AT_REST:
-            words = f"{_STOP}: it is {seen.status.value} even so; {trouble or 'killed in vain'}"
-            raise EngineError(Reason.STOP_FAILED, words, is_transient=True)
-        return seen
-
-    async def _kill(self, container: Container) -> Refused | None:
-        try:
-            async with self._client.asking("kill", _MARGIN_SECONDS) as docker:
-                await docker.containers.container(container.container_id).kill()
-        except Refused as error:
-            return error
-        return None
-
-    async def _await_rest(self, container: Container) -> Container | None:
-        deadline = asyncio.get_running_loop().time() + _MARGIN_SECONDS
-        while True:
-            seen = await self._inspect(container.container_id)
-            is_late = asyncio.get_running_loop().time() > deadline
-            if seen is None or seen.status in _AT_REST or is_late:
-                return seen
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def _at_rest(self, container_ids: Sequence[ContainerId]) -> set[ContainerId]:
+        """Return which of these do not run, or are gone."""
+        listed = await self._list({"id": list(container_ids)})
+        alive = {line.get("Id") for line in listed if not is_at_rest(line.get("State"))}
+        return {container_id for container_id in container_ids if container_id not in alive}
 
     async def remove(self, container: Container) -> None:
         """Remove the container with its anonymous volumes, killing it if it runs."""
-        async with self._stops:
+        async with self._removals.taken():
             await see_through(self._remove(container))
+        self._stops.forget(container.container_id)
 
     async def _remove(self, container: Container) -> None:
         trouble: Exception | None = None

@@ -44,6 +44,7 @@ _NANOSECONDS: Final = 1_000_000_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 _NEVER: Final = "0001-01-01"
 _USUAL_GRACE_SECONDS: Final = 10
+_USUAL_SIGNAL: Final = "SIGTERM"
 _MOST_DIGITS: Final = 18
 """Of what still fits into 64 bits; a label may say anything."""
 _PORT_KEY: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp)?)?", re.IGNORECASE | re.ASCII)
@@ -318,6 +319,7 @@ def to_container(inspected: object, naming: Naming) -> Container:
         stop_grace_seconds=_stop_grace(config.get("StopTimeout")),
         secrets=_secrets(labels.get(naming.label("secrets"))),
         user=_text(config.get("User")),
+        stop_signal=_text(config.get("StopSignal")) or _USUAL_SIGNAL,
         origin=naming.origin(labels, name, tenant_id, container_id),
     )
 
@@ -359,8 +361,8 @@ def holder_of(
     for line in listed:
         document = _mapping(line)
         # Podman shows those of containers at rest as well.
-        is_at_rest = _is_at_rest(document.get("State"))
-        bound = None if is_at_rest else document.get("Ports")
+        rests = is_at_rest(document.get("State"))
+        bound = None if rests else document.get("Ports")
         for entry in bound if isinstance(bound, list) else []:
             has = _mapping(entry)
             if _overlap(_text(has.get("IP")), bind_address):
@@ -373,7 +375,8 @@ def holder_of(
     return None
 
 
-def _is_at_rest(state: object) -> bool:
+def is_at_rest(state: object) -> bool:
+    """Whether a container in this state, as the list has it, does not run."""
     try:
         return _status(state) in _AT_REST
     except ValueError:

@@ -140,6 +140,27 @@ async def test_a_delete_overtakes_an_update_that_is_stopping(world: World) -> No
     assert world.containers("stubborn") == []
 
 
+async def test_an_hours_grace_period_ends_with_a_newer_intention(world: World) -> None:
+    """A suspension gave it an hour; who is to go, or to run again, is given ten seconds more."""
+    stubborn = shell("trap '' TERM; while :; do sleep 1; done")
+    an_hour = {"stop_grace_seconds": 3600}
+    for tenant in ("to-go", "to-stay"):
+        await world.run_tenant(tenant, container=stubborn, provider_config=an_hour)
+        await world.publisher.tell("suspended", tenant)
+    container = world.inspect("to-stay", ".Id")
+    await asyncio.sleep(1.5)
+
+    deletion = await world.publisher.tell("deleted", "to-go")
+    resumption = await world.publisher.tell("resumed", "to-stay")
+    deleted = await answer_in_time(world, "to-go", deletion, seconds=15)
+    resumed = await answer_in_time(world, "to-stay", resumption, seconds=15)
+
+    assert (deleted["reason"], world.containers("to-go")) == ("deleted", [])
+    assert (resumed["state"], resumed["reason"]) == ("running", "resumed")
+    assert world.subscriber.summary("to-stay") == [("running", "started"), ("running", "resumed")]
+    assert world.inspect("to-stay", ".Id") == container
+
+
 async def test_a_burst_of_one_holds_up_nobody_else(world: World) -> None:
     """A delete that comes after many creations is answered while most of them still wait."""
     await world.run_tenant("bystander")

@@ -286,7 +286,7 @@ class FakeEngine:
 
         return await self._answer(_about("start", container), start)
 
-    async def stop(self, container: Container) -> Container:
+    async def stop(self, container: Container, *, is_hurried: bool = False) -> Container:  # noqa: ARG002 - nothing here has a grace period
         """Return the container, stopped."""
 
         def stop() -> Container:

@@ -304,6 +304,19 @@ class SimulatedHost:
             raise Refusal(_CONFLICT, words)
         self._end(held, _KILLED, "kill", "die")
 
+    def signal(self, name: str) -> None:
+        """Send the container its stop signal, which ends it if it heeds it. Raises Refusal."""
+        held = self._find(name)
+        if held.seen.status not in _RUNNING:
+            words = f"Cannot kill container: {name}: Container {name} is not running"
+            raise Refusal(_CONFLICT, words)
+        if not held.program.is_deaf:
+            self._end(held, held.program.exit_code, "kill", "die")
+
+    def is_running(self, name: str) -> bool:
+        """Say whether the container runs. Raises Refusal."""
+        return self._find(name).seen.status in _RUNNING
+
     def _end(self, held: Held, code: int, *actions: str) -> None:
         self._unbind(held)
         stopped = life.stopped(held.seen, code, ports=_exposed(held.config), at=_now())

@@ -17,6 +17,7 @@ from aiohttp import web
 from tests.simulated.host import API_VERSION, Document, Refusal, SimulatedHost
 
 _NO_CONTENT, _NOT_MODIFIED, _CREATED = 204, 304, 201
+_LOOK_SECONDS: Final = 0.005
 _MOST_BODY_BYTES: Final = 64 * 1024 * 1024
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,6 +68,7 @@ class _Api:
             ("POST", f"{container}/start", "start", self._start),
             ("POST", f"{container}/stop", "stop", self._stop),
             ("POST", f"{container}/kill", "kill", self._kill),
+            ("POST", f"{container}/wait", "wait", self._wait),
             ("POST", f"{container}/pause", "pause", self._pause),
             ("POST", f"{container}/unpause", "unpause", self._unpause),
             ("POST", f"{container}/rename", "rename", self._rename),
@@ -159,8 +161,16 @@ class _Api:
         return _done(is_change=self._host.stop(_name(request)))
 
     async def _kill(self, request: web.Request) -> web.Response:
-        self._host.kill(_name(request))
+        if request.query.get("signal", "SIGKILL") == "SIGKILL":
+            self._host.kill(_name(request))
+        else:
+            self._host.signal(_name(request))
         return _done()
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        while self._host.is_running(_name(request)):  # noqa: ASYNC110 - one look costs nothing here
+            await asyncio.sleep(_LOOK_SECONDS)
+        return web.json_response({"StatusCode": 0})
 
     async def _pause(self, request: web.Request) -> web.Response:
         self._host.pause(_name(request))

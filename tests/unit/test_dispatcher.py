@@ -14,6 +14,7 @@ from consumer.model import TenantId
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
 ACME = TenantId("acme")
+OTHER = TenantId("other")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -233,7 +234,7 @@ async def test_a_tenant_at_rest_is_forgotten() -> None:
         await dispatcher.drain()
         kept = dict(dispatcher._slots)
 
-    assert during == "<Dispatcher due=1 running=0 later=0>"
+    assert during == "<Dispatcher due=1 running=0 waiting=0 later=0>"
     assert kept == {}
 
 
@@ -307,3 +308,54 @@ async def test_overtaking_a_pass_that_has_not_begun_loses_no_turn() -> None:
 
     assert ended_first == [ACME]
     assert passes.ended == [ACME, ACME]
+
+
+async def test_a_pass_that_waits_for_its_own_tenant_takes_no_turn_from_others() -> None:
+    """Others run in its place, and a drain waits for it all the same."""
+    ended: list[TenantId] = []
+
+    async def reconcile(tenant_id: TenantId) -> None:
+        if tenant_id != OTHER:
+            with dispatcher.waiting():
+                await asyncio.sleep(3600)
+        ended.append(tenant_id)
+
+    dispatcher = Dispatcher(reconcile=reconcile, now=clock, passes=2)
+    task = asyncio.create_task(dispatcher.run())
+    for number in range(5):
+        dispatcher.wake(TenantId(f"slow-{number}"))
+    dispatcher.wake(OTHER)
+    await asyncio.sleep(1)
+    ended_soon, told = list(ended), repr(dispatcher)
+    await dispatcher.drain()
+    task.cancel()
+    await asyncio.wait((task,))
+
+    assert ended_soon == [OTHER]
+    assert told == "<Dispatcher due=0 running=0 waiting=5 later=0>"
+    assert len(ended) == 6
+
+
+async def test_after_waiting_the_bound_holds_again() -> None:
+    """Those that come back from their waits are counted like all others."""
+    running = most = 0
+
+    async def reconcile(tenant_id: TenantId) -> None:
+        nonlocal running, most
+        if tenant_id == ACME:
+            with dispatcher.waiting():
+                await asyncio.sleep(10)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(20)
+        running -= 1
+
+    dispatcher = Dispatcher(reconcile=reconcile, now=clock, passes=1)
+    task = asyncio.create_task(dispatcher.run())
+    for tenant_id in (ACME, OTHER, TenantId("third"), TenantId("fourth")):
+        dispatcher.wake(tenant_id)
+    await dispatcher.drain()
+    task.cancel()
+    await asyncio.wait((task,))
+
+    assert most == 2

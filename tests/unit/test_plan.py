@@ -569,3 +569,16 @@ AT_REST = tenant(answered_revision=1, status=told(State.RUNNING, Reason.STARTED,
 def test_deserves_look(known: Tenant, listed: list[Sighting], expected: bool) -> None:
     """A tenant whose list entry fits what was told is left alone; any other gets a pass."""
     assert deserves_look(standing_of(known), listed) is expected
+
+
+# --- stops that are under way -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("desired", list(Desired))
+def test_a_stop_under_way_is_cut_short_for_who_is_to_go_or_to_run(desired: Desired) -> None:
+    """A grace period is for an orderly end; a newer intention does not wait an hour for it."""
+    stopping = make_container(is_stopping=True)
+
+    decided = decide(make_tenant(desired=desired), [stopping], NOW, RULES)
+
+    assert decided == Stop(stopping, is_hurried=desired is not Desired.STOPPED)
