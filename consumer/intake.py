@@ -19,6 +19,7 @@ import structlog
 
 from consumer.errors import Fault, InvalidMessage, LedgerError, LedgerFault, LedgerUnanswered
 from consumer.faults import trace_of
+from consumer.intention import MISSING
 from consumer.messages import DeadLetter, Delivery, dead_letter_headers, event_type, tracing
 from consumer.metrics import Metrics
 from consumer.model import EventId, EventKind, Reason, Refusal, TenantEvent, TenantId, Verdict
@@ -108,7 +109,7 @@ class Intake:
         """See every delivery of the batch settled, or handed over to be dead-lettered."""
         parts = await self._sort(batch)
         for read, recorded in await self._record(parts):
-            self._note_recorded(read, recorded)
+            self._note_recorded(read, recorded, parts)
         refused = {letter.delivery.tag for letter in parts.letters}
         await self._deliveries.ack([it for it in batch if it.tag not in refused])
         if parts.letters:
@@ -142,7 +143,7 @@ class Intake:
         self._metrics.faults.labels(part=part).inc()
         _log.error("fault of ours", part=part, error=trace_of(fault), **about)
 
-    def _refuse(self, delivery: Delivery, error: InvalidMessage, parts: _Sorted) -> None:
+    def _put_aside(self, delivery: Delivery, error: InvalidMessage, parts: _Sorted) -> None:
         _log.warning(
             "tenant event refused",
             tenant_id=error.tenant_id,
@@ -154,6 +155,9 @@ class Intake:
         parts.letters.append(DeadLetter(delivery=delivery, headers=headers))
         kind = _known_type(delivery)
         self._metrics.tenant_events.labels(type=kind, outcome="dead_lettered").inc()
+
+    def _refuse(self, delivery: Delivery, error: InvalidMessage, parts: _Sorted) -> None:
+        self._put_aside(delivery, error, parts)
         if error.tenant_id is None:
             return
         correlation_id, traceparent = tracing(delivery)
@@ -166,7 +170,7 @@ class Intake:
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
-        parts.read.append(_Read(delivery, refusal, kind))
+        parts.read.append(_Read(delivery, refusal, _known_type(delivery)))
 
     async def _record(self, parts: _Sorted) -> list[tuple[_Read, Recorded]]:
         """Record what was read, together; what we fail over is set aside, and alone."""
@@ -205,7 +209,8 @@ class Intake:
             return []
         entries = [it.entry for it in read]
         recorded = await self._commit(entries)
-        if any(isinstance(entry, Refusal) for entry in entries):
+        is_told = any(it.verdict is Verdict.MISSING for it in recorded)
+        if is_told or any(isinstance(entry, Refusal) for entry in entries):
             self._on_commit()  # of tenant events themselves nothing is told
         return list(zip(read, recorded, strict=True))
 
@@ -230,11 +235,18 @@ class Intake:
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._most_retry_seconds)
 
-    def _note_recorded(self, read: _Read, recorded: Recorded) -> None:
+    def _note_recorded(self, read: _Read, recorded: Recorded, parts: _Sorted) -> None:
         verdict = recorded.verdict
         if isinstance(read.entry, Refusal):
             if verdict is Verdict.RECORDED:
                 self._metrics.tenant_failures.labels(reason=read.entry.reason.value).inc()
+            return
+        if verdict is Verdict.MISSING:
+            # Its tenant has been told, by the ledger: only there is seen who is known.
+            self._metrics.tenant_failures.labels(reason=Reason.INVALID_EVENT.value).inc()
+            ids = {"tenant_id": recorded.tenant_id, "event_id": read.entry.event_id}
+            error = InvalidMessage(Reason.INVALID_EVENT, (MISSING,), **ids)
+            self._put_aside(read.delivery, error, parts)
             return
         self._metrics.tenant_events.labels(type=read.kind, outcome=verdict.value).inc()
         if recorded.changes_intention:

@@ -2,20 +2,26 @@
 
 The newest intention wins: an event that is not newer than the recorded one changes nothing, also
 after a delete. Suspension outlives updates: a suspended tenant's new spec is kept for when it is
-resumed. Suspending or resuming a tenant that is not there asks for nothing, and is answered so.
+resumed. Suspending or resuming a tenant that was deleted asks for nothing, and is answered so; of
+one that is not known it is refused.
 That an event id was seen before is the ledger's to know; everything else is decided here.
 """
 
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, assert_never
 
-from consumer.model import Desired, EventKind, Tenant, TenantEvent, Verdict
+from consumer.errors import Fault
+from consumer.model import Desired, EventKind, Reason, Refusal, Tenant, TenantEvent, Verdict
+
+MISSING: Final = Fault("tenant_id", "missing: no tenant of this id is known to this consumer")
+"""What is wrong with suspending or resuming a tenant that is not known."""
 
 
 def weigh(tenant: Tenant | None, event: TenantEvent) -> Verdict:
     """Say whether the event is news for this tenant."""
     if tenant is None:
-        return Verdict.RECORDED
+        is_about_nothing = event.kind in (EventKind.SUSPENDED, EventKind.RESUMED)
+        return Verdict.MISSING if is_about_nothing else Verdict.RECORDED
     if event.generation is not None and tenant.generation is not None:
         if event.generation <= tenant.generation:
             return Verdict.STALE
@@ -23,6 +29,19 @@ def weigh(tenant: Tenant | None, event: TenantEvent) -> Verdict:
     if event.event_id is None and event.generation is None and not changes(tenant, event):
         return Verdict.DUPLICATE
     return Verdict.RECORDED
+
+
+def refusal_of_missing(event: TenantEvent) -> Refusal:
+    """Return what is told of an event that is about a tenant that is not known."""
+    return Refusal(
+        tenant_id=event.tenant_id,
+        received_at=event.received_at,
+        reason=Reason.INVALID_EVENT,
+        message=str(MISSING),
+        event_id=event.event_id,
+        correlation_id=event.correlation_id,
+        traceparent=event.traceparent,
+    )
 
 
 def changes(tenant: Tenant | None, event: TenantEvent) -> bool:

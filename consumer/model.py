@@ -248,6 +248,8 @@ class Verdict(StrEnum):
     RECORDED = "recorded"
     DUPLICATE = "duplicate"
     STALE = "stale"
+    MISSING = "missing"
+    """It is about a tenant that is not known, and there is nothing it could be about: refused."""
 
 
 # --- what the engine shows --------------------------------------------------------------------

@@ -161,6 +161,9 @@ class PassResult:
     restarts: tuple[datetime, ...] = ()
     containers: tuple[ContainerId, ...] = ()
     made: int = 0
+    correlation_id: str | None = None
+    """Of the event that the pass acted upon, as `traceparent`; it need not be the newest."""
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,7 @@ class Ledger(Protocol):
 
         Returns one entry for each event. For a Refusal the tenant's `failed` status event is
         committed, followed by its former status told again where it had one, so that the last word
-        is the truth.
+        is the truth. One that is not known is told, and is not known afterwards either.
         """
         ...
 

@@ -403,6 +403,8 @@ class Reconciler:
                 restarts=tenant.restarts,
                 containers=tenant.containers,
                 made=tenant.made,
+                correlation_id=tenant.correlation_id,
+                traceparent=tenant.traceparent,
             )
         )
         for status in told:

@@ -41,7 +41,7 @@ from consumer.adapters.surroundings import may_write, nearest_folder, user_name
 from consumer.checkup import LedgerSight
 from consumer.errors import LedgerError, LedgerFault, LedgerInUse, LedgerUnanswered
 from consumer.faults import trace_of
-from consumer.intention import changes, intend, weigh
+from consumer.intention import changes, intend, refusal_of_missing, weigh
 from consumer.messages import decode_spec, decode_status, encode_spec, encode_status
 from consumer.model import (
     BoundPort,
@@ -118,6 +118,14 @@ _SEEN: Final = text("""
     FROM json_each(:pairs) AS pair CROSS JOIN event_ids
         ON event_ids.tenant_id = json_extract(pair.value, '$[0]')
         AND event_ids.event_id = json_extract(pair.value, '$[1]')
+""")
+_TOLD: Final = text("""
+    SELECT tenant_id, max(sequence) AS sequence FROM outbox
+    WHERE tenant_id IN :ids GROUP BY tenant_id
+""").bindparams(bindparam("ids", expanding=True))
+_ANSWER_TO: Final = text("""
+    SELECT correlation_id, traceparent FROM outbox
+    WHERE tenant_id = :tenant_id AND sequence = :sequence
 """)
 _PUT_SEEN: Final = text("""
     INSERT INTO event_ids (tenant_id, event_id, recorded_at, refused)
@@ -714,7 +722,11 @@ def _record(
     ids = list(dict.fromkeys(entry.tenant_id for entry in batch))
     tenants = _read_many(connection, ids)
     seen = _read_seen(connection, batch)
-    recording = _Recording(tenants, seen, now)
+    told = _read_told(connection, [tenant_id for tenant_id in ids if tenant_id not in tenants])
+    recording = _Recording(tenants, seen, told, now)
+    for entry in batch:
+        if isinstance(entry, Refusal) and entry.tenant_id in tenants:
+            recording.answers[entry.tenant_id] = _read_answer(connection, tenants[entry.tenant_id])
     outcome = [recording.take(entry) for entry in batch]
     touched = [_row(tenants[tenant_id], now) for tenant_id in recording.touched]
     _execute_many(connection, _PUT_TENANT, touched)
@@ -730,13 +742,17 @@ class _Recording:
         self,
         tenants: dict[TenantId, Tenant],
         seen: dict[tuple[str, str], bool],
+        told: dict[TenantId, int],
         now: datetime,
     ) -> None:
         self._tenants = tenants
         self._seen = seen  # whether the event with this id was refused
+        self._told = told  # of those that are not known, the last sequence
         self._now = now
         self.touched: dict[TenantId, None] = {}
         self.newly_seen: list[dict[str, object]] = []
+        self.answers: dict[TenantId, _Answer] = {}
+        """What the last status of a tenant carried, which is told again after a refusal."""
         self.outbox: list[dict[str, object]] = []
 
     def take(self, entry: TenantEvent | Refusal) -> Recorded:
@@ -746,10 +762,17 @@ class _Recording:
             return self._refuse(entry)
         tenant = self._tenants.get(entry.tenant_id)
         verdict = weigh(tenant, entry)
+        if verdict is Verdict.MISSING:
+            refusal = refusal_of_missing(entry)
+            if not self._is_duplicate(refusal):
+                self._refuse(refusal)
         if verdict is not Verdict.RECORDED:
             return Recorded(verdict, entry.tenant_id)
         is_change = changes(tenant, entry)
-        self._put(intend(tenant, entry))
+        intended = intend(tenant, entry)
+        if tenant is None:
+            intended = replace(intended, sequence=self._told.get(entry.tenant_id, 0))
+        self._put(intended)
         self._note(entry)
         return Recorded(Verdict.RECORDED, entry.tenant_id, changes_intention=is_change)
 
@@ -761,13 +784,17 @@ class _Recording:
         return was_refused is not None and (isinstance(entry, Refusal) or not was_refused)
 
     def _refuse(self, refusal: Refusal) -> Recorded:
-        """Tell the tenant; then tell again what is true of it, so that this is the last word."""
+        """Tell the tenant; then tell again what is true of it, so that this is the last word.
+
+        One that is not known is told, and does not come into being by it.
+        """
         known = self._tenants.get(refusal.tenant_id)
         tenant = known or Tenant(
             tenant_id=refusal.tenant_id,
             desired=Desired.DELETED,
             revision=0,
             received_at=refusal.received_at,
+            sequence=self._told.get(refusal.tenant_id, 0),
         )
         told = Status(
             tenant_id=refusal.tenant_id,
@@ -785,9 +812,12 @@ class _Recording:
         if former is not None and not _is_refusal(former):
             truth = replace(former, reason=_retold(former), occurred_at=self._now)
             since = known.since if known is not None else None
-            tenant = self._tell(tenant, truth, _Answer(tenant.correlation_id, tenant.traceparent))
+            tenant = self._tell(tenant, truth, self.answers[tenant.tenant_id])
             tenant = replace(tenant, since=since)  # what was refused did not interrupt it
-        self._put(tenant)
+        if known is None:
+            self._told[refusal.tenant_id] = tenant.sequence
+        else:
+            self._put(tenant)
         self._note(refusal)
         return Recorded(Verdict.RECORDED, refusal.tenant_id)
 
@@ -815,6 +845,13 @@ class _Answer:
 
     correlation_id: str | None
     traceparent: str | None
+
+
+def _read_answer(connection: Connection, tenant: Tenant) -> _Answer:
+    """Return what the tenant's last status carried: its event need not be the newest one."""
+    values = {"tenant_id": tenant.tenant_id, "sequence": tenant.sequence}
+    row = connection.execute(_ANSWER_TO, values).first()
+    return _Answer(row.correlation_id, row.traceparent) if row is not None else _Answer(None, None)
 
 
 _REFUSALS: Final = frozenset(
@@ -858,8 +895,19 @@ def _read_seen(
     return {(row.tenant_id, row.event_id): bool(row.refused) for row in rows}
 
 
+def _read_told(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId, int]:
+    """Return the last sequence of those that were told something though they are not known."""
+    rows = (
+        row
+        for start in range(0, len(ids), _CHUNK)
+        for row in connection.execute(_TOLD, {"ids": ids[start : start + _CHUNK]})
+    )
+    return {TenantId(row.tenant_id): row.sequence for row in rows}
+
+
 def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) -> list[TenantId]:
     known = _read_many(connection, list({sighting.tenant_id for sighting in sightings}))
+    told = _read_told(connection, list({sighting.tenant_id for sighting in sightings}))
     adopted: dict[TenantId, Tenant] = {}
     for sighting in sorted(sightings, key=lambda seen: seen.role is Role.CURRENT):
         if sighting.tenant_id in known:
@@ -873,6 +921,7 @@ def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) 
             fingerprint=sighting.fingerprint,
             containers=_ids_of(sightings, sighting.tenant_id),
             made=_last_serial(sightings, sighting.tenant_id),
+            sequence=told.get(sighting.tenant_id, 0),
         )
     _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in adopted.values()])
     return list(adopted)
@@ -926,7 +975,10 @@ def _commit(connection: Connection, result: PassResult, now: datetime) -> tuple[
         numbered = replace(status, sequence=_next_sequence(tenant, now))
         told.append(numbered)
         tenant = _with_status(tenant, numbered)
-    answer = _Answer(tenant.correlation_id, tenant.traceparent)
+    # Where a newer event was recorded meanwhile, these are not its answer.
+    is_newest = tenant.revision == result.revision
+    causing = tenant if is_newest else result
+    answer = _Answer(causing.correlation_id, causing.traceparent)
     _execute_many(connection, _PUT_OUTBOX, [_outbox_row(status, answer) for status in told])
     connection.execute(_PUT_TENANT, _row(_after_pass(tenant, result), now))
     return tuple(told)

@@ -23,7 +23,7 @@ from aio_pika.abc import (
     AbstractConnection,
     AbstractExchange,
 )
-from aio_pika.exceptions import DeliveryError
+from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
@@ -328,9 +328,10 @@ class RabbitMQ:
             await self._confirmed(
                 outlet, outlet.letters, message, letter.delivery.routing_key, is_mandatory=True
             )
-        except MessageRefused:
-            raise  # nothing of it is on its way any more, and others may pass
-        except BrokerError:
+        except BrokerError as error:
+            if isinstance(error, MessageRefused) and not _is_returned(error):
+                raise  # nothing of it is on its way any more, and others may pass
+            # No queue takes it (what is missing is declared with a new session), or it is unclear.
             # It carries the original's message id; a second try must not meet the first one's fate
             # on the same channel.
             if not outlet.lost.done():
@@ -387,3 +388,9 @@ class RabbitMQ:
         else:
             _log.info("broker takes messages again")
         self._on_change(self.trouble is None)
+
+
+def _is_returned(error: BrokerError) -> bool:
+    """Whether no queue took the message, rather than one that had no room for it."""
+    cause = error.__cause__
+    return cause is not None and isinstance(cause.__cause__, PublishError)

@@ -1,6 +1,7 @@
 """What the ledger promises, on a SQLite file, with its own thread and in the caller's."""
 
 import asyncio
+import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable
@@ -271,16 +272,94 @@ def refusal(**changes: object) -> Refusal:
 
 
 async def test_a_refused_event_of_an_unknown_tenant_is_told(ledger: SqlLedger) -> None:
-    """The failure can be read back, and nothing is wanted of the tenant."""
-    await ledger.record([refusal()])
+    """It is answered once, and no tenant comes into being."""
+    recorded = await ledger.record([refusal(), refusal()])
+    again = await ledger.record([refusal()])
 
-    tenant = await known(ledger)
     (entry,) = await ledger.unsent(limit=10)
-    assert tenant.desired is Desired.DELETED
-    assert tenant.status is not None
-    assert (tenant.status.reason, tenant.status.event_id) == (Reason.INVALID_EVENT, "bad")
-    assert entry.state is State.FAILED
-    assert tenant.is_answered
+    verdicts = [it.verdict for it in (*recorded, *again)]
+    assert verdicts == [Verdict.RECORDED, Verdict.DUPLICATE, Verdict.DUPLICATE]
+    assert (entry.state, json.loads(entry.body)["event_id"]) == (State.FAILED, "bad")
+    assert await ledger.read(TENANT_ID) is None
+    assert await ledger.page(after="", limit=10, state=None) == []
+    assert await ledger.lines(after="", limit=10) == []
+    assert set((await ledger.counts()).values()) == {0}
+
+
+@pytest.mark.parametrize("kind", [EventKind.SUSPENDED, EventKind.RESUMED])
+async def test_there_is_nothing_to_suspend_of_an_unknown_tenant(
+    ledger: SqlLedger, kind: EventKind
+) -> None:
+    """It is refused as about nothing, answered once, and no tenant comes into being."""
+    (first,) = await ledger.record([make_event(kind, correlation_id="c")])
+    (second,) = await ledger.record([make_event(kind)])
+
+    (entry,) = await ledger.unsent(limit=10)
+    told = json.loads(entry.body)
+    assert first.verdict is second.verdict is Verdict.MISSING
+    assert (told["state"], told["reason"], told["event_id"]) == (
+        "failed",
+        "invalid_event",
+        "event-1",
+    )
+    assert "missing" in told["message"]
+    assert entry.correlation_id == "c"
+    assert await ledger.read(TENANT_ID) is None
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+async def test_sequences_rise_from_before_a_tenant_was_known(
+    ledger: SqlLedger, is_adopted: bool
+) -> None:
+    """What was told of it while it was not known comes before all that is told of it later."""
+    await ledger.record([refusal(event_id=event_number(number)) for number in range(5, 8)])
+    await ledger.record([refusal(event_id=event_number(8))])
+    if is_adopted:
+        await ledger.adopt([sighting(ContainerStatus.RUNNING)], at=NOW)
+    else:
+        await ledger.record([make_event()])
+    await answer(ledger)
+
+    sequences = [entry.sequence for entry in await ledger.unsent(limit=10)]
+    assert sequences == [UNIX_MS + number for number in range(5)]
+
+
+async def test_what_is_told_again_carries_what_it_carried(ledger: SqlLedger) -> None:
+    """After a refusal the truth is told as of its own event, not as of one still unanswered."""
+    await ledger.record([make_event(correlation_id="first", traceparent="t1")])
+    await answer(ledger)
+    await ledger.record([make_event(event_id=event_number(2), correlation_id="second")])
+
+    await ledger.record([refusal(correlation_id="refused")])
+
+    (*_, refused, truth) = await ledger.unsent(limit=10)
+    assert refused.correlation_id == "refused"
+    assert json.loads(truth.body)["event_id"] == make_status().event_id
+    assert (truth.correlation_id, truth.traceparent) == ("first", "t1")
+
+
+async def test_a_status_of_an_older_event_carries_the_older_ones_tracing(
+    ledger: SqlLedger,
+) -> None:
+    """A pass that a newer event overtook answers its own, not the newer one."""
+    await ledger.record([make_event(correlation_id="first", traceparent="t1")])
+    await ledger.record(
+        [make_event(EventKind.DELETED, event_id=event_number(2), correlation_id="2")]
+    )
+
+    await ledger.commit(
+        PassResult(
+            tenant_id=TENANT_ID,
+            revision=1,
+            statuses=(make_status(),),
+            answered=True,
+            correlation_id="first",
+            traceparent="t1",
+        )
+    )
+
+    (entry,) = await ledger.unsent(limit=10)
+    assert (entry.correlation_id, entry.traceparent) == ("first", "t1")
 
 
 async def test_after_a_refused_event_the_truth_is_told_again(ledger: SqlLedger) -> None:

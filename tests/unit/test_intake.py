@@ -186,6 +186,18 @@ def decode_or_fail(delivery: Delivery) -> TenantEvent:
             make_delivery(2, "tenant.sold"), "unknown", "dead_lettered", id="no such type"
         ),
         pytest.param(
+            make_bare_delivery(2, "tenant.suspended", "unknown"),
+            "tenant.suspended",
+            "dead_lettered",
+            id="nothing to suspend",
+        ),
+        pytest.param(
+            make_bare_delivery(2, "tenant.resumed", "unknown"),
+            "tenant.resumed",
+            "dead_lettered",
+            id="nothing to resume",
+        ),
+        pytest.param(
             make_delivery(2, body=make_document(labels={"a": UNREADABLE})),
             "tenant.created",
             "dead_lettered",
@@ -348,6 +360,20 @@ async def test_a_refused_document_without_an_id_is_told(bench: Bench) -> None:
 
     (entry,) = await bench.ledger.unsent(limit=10)
     assert json.loads(entry.body)["event_id"] is None
+
+
+async def test_there_is_nothing_to_suspend_of_an_unknown_tenant(bench: Bench) -> None:
+    """It is told, dead-lettered with the same words, and nobody is woken."""
+    await bench.take(make_bare_delivery(1, "tenant.suspended"))
+
+    (letter,) = bench.broker.dead_letters
+    (entry,) = await bench.ledger.unsent(limit=10)
+    assert letter.headers["landlord-reason"] == json.loads(entry.body)["reason"] == "invalid_event"
+    assert letter.headers["landlord-error"] == json.loads(entry.body)["message"]
+    assert "missing" in letter.headers["landlord-error"]
+    assert bench.wakes == []
+    assert bench.commits == 1
+    assert bench.failures("invalid_event") == 1
 
 
 async def test_what_names_no_tenant_is_told_to_nobody(bench: Bench) -> None:
