@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Final, NoReturn
 
@@ -42,9 +43,9 @@ from consumer.lease import Lease
 from consumer.metrics import Metrics
 from consumer.model import TenantId
 from consumer.outbox import Outbox
-from consumer.policy import Admission
 from consumer.reconciler import Reconciler
 from consumer.remembered import REMEMBERED
+from consumer.review import review
 from consumer.settings import Settings, tracing_variable
 from consumer.tracing import UNTRACED, Traces
 from consumer.upkeep import Upkeep
@@ -252,6 +253,7 @@ class _Parts:
     feed: Feed
     lease: Lease
     ledger: SqlLedger
+    review: Callable[[], Coroutine[object, object, None]]
 
     def readiness(self) -> Mapping[str, str | None]:
         """Return what keeps each of the outside parts from being used; None where nothing does."""
@@ -269,7 +271,7 @@ async def _build(
     """Build the parts and open what has to be open, in order; the stack closes in reverse."""
     REMEMBERED.limit(wiring.memory_budget(settings).remembered_bytes)
     metrics = Metrics(version=version(DISTRIBUTION))
-    admission = Admission(defaults=wiring.spec_defaults(settings), policy=wiring.policy(settings))
+    admission = wiring.admission(settings)
     traces = await stack.enter_async_context(_tracing())
     docker = wiring.docker_engine(
         settings,
@@ -290,6 +292,8 @@ async def _build(
         on_commit=outbox.wake,
         rules=wiring.rules(settings),
         backoff=wiring.backoff(settings),
+        admits=admission.admits,
+        is_stopping_denied=settings.compute.policy.on_tightened == "stop",
     )
     dispatcher = Dispatcher(
         reconcile=traces.reconcile(reconciler.reconcile, ledger.read),
@@ -343,6 +347,7 @@ async def _build(
         feed=feed,
         lease=lease,
         ledger=ledger,
+        review=partial(review, ledger=ledger, admits=admission.admits, wake=dispatcher.wake),
     )
     await _open_api(settings, stack, parts, _Reading(ledger, engine, metrics, reconciler))
     return parts
@@ -423,8 +428,10 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
         taking = until_stopped("intake", parts.intake.run(), stop)
         intake = group.create_task(loudly("intake", taking), name="intake")
         announcing = group.create_task(loudly("ready", _announce_ready(parts)), name="ready")
+        reviewing = group.create_task(loudly("policy review", parts.review()), name="policy review")
         await stop.wait()
         announcing.cancel()
+        reviewing.cancel()
         await _drain(parts, intake, drain_seconds)
         asyncio.get_running_loop().call_later(_CLOSE_SECONDS, _leave_behind)
         for task in (intake, *tasks):

@@ -296,6 +296,21 @@ def judge_policy(name: str, sight: PolicySight) -> list[Examined]:
     return found or [fine(name, "nothing in it is odd")]
 
 
+_MOST_NAMED: Final = 20
+
+
+def judge_recorded(name: str, denied: Sequence[str], *, on_tightened: str) -> list[Examined]:
+    """Judge the recorded tenants that the policy is against, each told with what it breaks."""
+    if not denied:
+        return [fine(name, "the policy is against none of them")]
+    becomes = "goes on" if on_tightened == "keep" else "is stopped"
+    rule = f"what runs of it {becomes} (compute.policy.on_tightened), and is never started again"
+    cure = "landlord-consumer publish updated FILE   # a document that fits; or widen the policy"
+    found = [warning(name, f"{words}; {rule}", cure) for words in denied[:_MOST_NAMED]]
+    left = len(denied) - len(found)
+    return [*found, *([warning(name, f"and {left} more")] if left else [])]
+
+
 def _judge_images(name: str, patterns: Sequence[str] | None) -> list[Examined]:
     key = "compute.policy.images"
     if patterns is None:

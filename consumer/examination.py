@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from consumer import wiring
 from consumer.adapters.docker_checkup import DockerCheckup, EngineSight
-from consumer.adapters.ledger import ledger_folder, look_at_ledger
+from consumer.adapters.ledger import ledger_folder, look_at_ledger, recorded_specs
 from consumer.adapters.rabbitmq_checkup import BrokerSight, look_at_broker
 from consumer.adapters.registries import LoginError
 from consumer.adapters.surroundings import (
@@ -37,6 +37,7 @@ from consumer.checkup import (
     judge_names,
     judge_network,
     judge_policy,
+    judge_recorded,
     judge_rights,
     judge_secrets,
     judge_space,
@@ -168,6 +169,16 @@ async def _policy(ground: _Ground) -> list[Examined]:
             above_host=_above_host(ground.settings, sight),
         ),
     )
+
+
+async def _recorded(ground: _Ground) -> list[Examined]:
+    name, settings = "recorded tenants", ground.settings
+    try:
+        recorded = await _in_thread(lambda: recorded_specs(settings.ledger.url))
+    except ConsumerError:
+        return [untried(name, "the ledger cannot be read")]
+    denied = await _in_thread(lambda: wiring.denied(settings, recorded))
+    return judge_recorded(name, denied, on_tightened=settings.compute.policy.on_tightened)
 
 
 def _unknown_runtimes(
@@ -391,6 +402,7 @@ async def _ledger_disk(ground: _Ground) -> list[Examined]:
 CHECKS: Final[dict[str, _Check]] = {
     "settings": _settings,
     "policy": _policy,
+    "recorded tenants": _recorded,
     "secrets": _secrets,
     "engine address": _address,
     "engine": _engine,

@@ -16,7 +16,7 @@ from consumer.document import SpecDefaults
 from consumer.errors import Fault, InvalidMessage
 from consumer.image_reference import DEFAULT_REGISTRY, ImageReference, parse_image
 from consumer.messages import Delivery, content_key, decode_tenant_event, readdressed
-from consumer.model import EngineFacts, Reason, TenantEvent, TenantSpec
+from consumer.model import EngineFacts, Reason, TenantEvent, TenantId, TenantSpec
 from consumer.remembered import REMEMBERED
 
 PortRange = tuple[int, int]
@@ -269,6 +269,10 @@ class Admission:
         policy, _ = self._policy
         if facts != policy.facts:
             self._policy = replace(policy, facts=facts), object()
+
+    def admits(self, _: TenantId, spec: TenantSpec) -> tuple[Fault, ...]:
+        """Return every rule of today that a recorded spec breaks; the host's size is none."""
+        return check(spec, replace(self._policy[0], facts=None))
 
     def admit(self, delivery: Delivery) -> TenantEvent:
         """Return the tenant event. Raises InvalidMessage with every fault."""

@@ -10,7 +10,7 @@ outbox.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeGuard, assert_never
@@ -18,15 +18,23 @@ from typing import Final, TypeGuard, assert_never
 import structlog
 
 from consumer.belonging import CURE_OF_LOST_LEDGER, is_left_by_another, ours_among
-from consumer.errors import ConsumerError, EngineError, EngineUnavailable, LedgerFault
+from consumer.errors import (
+    ConsumerError,
+    EngineError,
+    EngineUnavailable,
+    Fault,
+    LedgerFault,
+)
 from consumer.faults import trace_of, was_cancelled
 from consumer.finding import (
+    ALIVE,
     PAST_USE,
     Finding,
     Rules,
     assess,
     has_fallen_back,
     is_held_back,
+    main_container,
     note_restart,
 )
 from consumer.metrics import Metrics
@@ -62,6 +70,9 @@ from consumer.plan import (
 from consumer.ports import Engine, Ledger, PassResult
 from consumer.status import asks_why, tell, with_last_words
 
+Admits = Callable[[TenantId, TenantSpec], Iterable[Fault]]
+"""Returns what the policy of today has against a tenant's spec; nothing when it may run."""
+
 _Deed = Create | Start | Stop | Remove | Rename | Adjust
 
 _log: Final = structlog.get_logger(__name__)
@@ -91,8 +102,16 @@ class Backoff:
         return max(self.least_seconds, full * (0.5 + 0.5 * self.jitter()))
 
 
+def _admit_all(_: TenantId, __: TenantSpec) -> Iterable[Fault]:
+    return ()
+
+
 class Reconciler:
-    """Carries tenants towards what is wanted of them, one pass at a call."""
+    """Carries tenants towards what is wanted of them, one pass at a call.
+
+    What `admits` has faults for is neither made nor started; what runs of it goes on, or is stopped
+    where `is_stopping_denied` says so.
+    """
 
     def __init__(  # noqa: PLR0913 - the outside is a constructor argument
         self,
@@ -104,6 +123,8 @@ class Reconciler:
         on_commit: Callable[[], None],
         rules: Rules | None = None,
         backoff: Backoff | None = None,
+        admits: Admits = _admit_all,
+        is_stopping_denied: bool = False,
     ) -> None:
         self._ledger = ledger
         self._engine = engine
@@ -112,6 +133,8 @@ class Reconciler:
         self._on_commit = on_commit
         self._rules = rules or Rules()
         self._backoff = backoff or Backoff()
+        self._admits = admits
+        self._is_stopping_denied = is_stopping_denied
         self._observed_at: dict[TenantId, datetime] = {}
         self._seen: dict[TenantId, Mapping[ContainerId, ContainerStatus]] = {}
         """What the last pass saw at its end; nothing of a tenant while one runs."""
@@ -194,8 +217,11 @@ class Reconciler:
         one_pass = _Pass(tenant=tenant, committed=tenant)
         try:
             await self._observe(one_pass)
-            await self._tell_what_was_found(one_pass)
-            await self._act(one_pass)
+            if self._is_denied(one_pass):
+                await self._hold_back(one_pass)
+            else:
+                await self._tell_what_was_found(one_pass)
+                await self._act(one_pass)
         except EngineUnavailable as error:
             self._lose_sight(one_pass, error)
         except EngineError as error:
@@ -225,6 +251,31 @@ class Reconciler:
             setback = None
         restarts = note_restart(tenant, containers, now, self._rules)
         one_pass.tenant = replace(tenant, restarts=restarts, setback=setback)
+
+    def _is_denied(self, one_pass: "_Pass") -> bool:
+        """Whether the policy of today is against the recorded spec; the setback says why."""
+        tenant = one_pass.tenant
+        faults = self._faults(tenant, tenant.spec)
+        if faults:
+            denial = Setback(1, Reason.POLICY_DENIED, f"not allowed any more: {faults}", None)
+            one_pass.tenant = replace(tenant, setback=denial)
+        elif tenant.setback is not None and tenant.setback.reason is Reason.POLICY_DENIED:
+            one_pass.tenant = replace(tenant, setback=None)
+        one_pass.is_denied = bool(faults)
+        return one_pass.is_denied
+
+    def _faults(self, tenant: Tenant, spec: TenantSpec | None) -> str:
+        if spec is None or tenant.desired is not Desired.RUNNING:
+            return ""
+        return "; ".join(map(str, self._admits(tenant.tenant_id, spec)))
+
+    async def _hold_back(self, one_pass: "_Pass") -> None:
+        """Make and start nothing of what is denied; stop what runs of it, if that is wanted."""
+        if not self._is_stopping_denied:
+            return
+        for container in one_pass.containers:
+            if container.status in ALIVE:
+                await self._carry_out(one_pass, Stop(container))
 
     async def _tell_what_was_found(self, one_pass: "_Pass") -> None:
         """Tell of a change that no tenant event asked for, before anything is done about it."""
@@ -297,6 +348,7 @@ class Reconciler:
             case Create(role, wanted):
                 await self._create(one_pass, role, wanted)
             case Start(container):
+                self._check_former(one_pass.tenant, container)
                 started = await engine.start(container)
                 self._see(one_pass, one_pass.containers_with(container, started))
             case Stop(container, is_hurried):
@@ -314,6 +366,21 @@ class Reconciler:
                 one_pass.exchange(container, adjusted)
             case _:
                 assert_never(action)
+
+    def _check_former(self, tenant: Tenant, container: Container) -> None:
+        """Raise EngineError for a fallback that the policy of today is against.
+
+        One whose document is not known, for it was adopted, is taken as it is.
+        """
+        applied = tenant.applied
+        if applied is None or applied == tenant.spec:
+            return
+        if applied.fingerprint != container.fingerprint:
+            return
+        faults = self._faults(tenant, applied)
+        if faults:
+            words = f"failed to start container: the former one is not allowed any more: {faults}"
+            raise EngineError(Reason.START_FAILED, words, is_transient=True)
 
     async def _create(self, one_pass: "_Pass", role: Role, spec: TenantSpec) -> None:
         tenant = one_pass.tenant
@@ -360,6 +427,8 @@ class Reconciler:
     async def _conclude(self, one_pass: "_Pass") -> None:
         if not one_pass.is_in_sight:
             finding = _unreachable(one_pass.tenant)
+        elif one_pass.is_denied:
+            finding = _denied(one_pass.tenant, one_pass.containers)
         else:
             finding = assess(one_pass.tenant, one_pass.containers, self._now(), self._rules)
         if finding.look_at is not None:
@@ -451,8 +520,9 @@ class Reconciler:
 class _Pass:
     """What one pass knows: the tenant as it goes along and as last committed, and what it sees.
 
-    `strangers` only carry the tenant's labels.
-    `is_in_sight` is False while the engine has not been seen, or was lost from sight.
+    `strangers` only carry the tenant's labels. `is_in_sight` is False while the engine has not been
+    seen, or was lost from sight; `is_denied` is whether the policy of today is against what is
+    recorded.
     """
 
     tenant: Tenant
@@ -460,6 +530,7 @@ class _Pass:
     containers: tuple[Container, ...] = ()
     strangers: tuple[Container, ...] = ()
     is_in_sight: bool = False
+    is_denied: bool = False
     is_cleaning_up: bool = False
     due_at: datetime | None = None
 
@@ -544,6 +615,12 @@ def _unreachable(tenant: Tenant) -> Finding:
     if tenant.setback is None:
         return Finding(state=None)
     return Finding(state=State.FAILED, reason=tenant.setback.reason, message=tenant.setback.message)
+
+
+def _denied(tenant: Tenant, containers: tuple[Container, ...]) -> Finding:
+    """Return the finding of a tenant that is held back by the policy, whatever still runs of it."""
+    container = main_container(tenant, containers) if containers else None
+    return replace(_unreachable(tenant), container=container)
 
 
 def _has_succeeded(finding: Finding) -> bool:

@@ -293,6 +293,9 @@ class Policy(_Group):
     pids_limit: Count = Field(1024, description="processes of a tenant that sets no limit")
     max_pids: Count = Field(4096, description="most a tenant may ask for")
     cap_drop: Capabilities = Field(("NET_RAW",), description="dropped unless allowed in `cap_add`")
+    on_tightened: Literal["keep", "stop"] = Field(
+        "keep", description="what becomes of running tenants that the policy is against by now"
+    )
 
 
 class Compute(_Group):

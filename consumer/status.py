@@ -154,7 +154,7 @@ def _is_news(tenant: Tenant, finding: Finding, reason: Reason) -> bool:
         return reason is not Reason.ENGINE_UNAVAILABLE
     return (
         finding.state is State.FAILED
-        and reason is not Reason.CRASH_LOOP
+        and reason not in (Reason.CRASH_LOOP, Reason.POLICY_DENIED)
         and (_is_new_run(tenant, finding.container) and finding.container is not None)
     )
 

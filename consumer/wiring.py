@@ -42,7 +42,8 @@ from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
 from consumer.memory import MemoryBudget
 from consumer.metrics import Metrics
-from consumer.policy import Policy, check
+from consumer.model import TenantId, TenantSpec
+from consumer.policy import Admission, Policy, check
 from consumer.reconciler import Backoff
 from consumer.settings import Docker, Settings
 from consumer.tracing import UNTRACED, Traces
@@ -266,6 +267,18 @@ def policy(settings: Settings) -> Policy:
         max_pids=rules.max_pids,
         cap_drop=rules.cap_drop,
     )
+
+
+def admission(settings: Settings) -> Admission:
+    """Return the one way in for tenant events."""
+    return Admission(defaults=spec_defaults(settings), policy=policy(settings))
+
+
+def denied(settings: Settings, recorded: Iterable[tuple[TenantId, TenantSpec]]) -> list[str]:
+    """Return which recorded tenants the policy of today is against, each with what it breaks."""
+    way_in = admission(settings)
+    found = ((tenant_id, way_in.admits(tenant_id, spec)) for tenant_id, spec in recorded)
+    return [f"{tenant_id}: {'; '.join(map(str, faults))}" for tenant_id, faults in found if faults]
 
 
 def rules(settings: Settings) -> Rules:

@@ -287,6 +287,10 @@ POLICY_SHOWN_ELSEWHERE: Final = frozenset({"require_digest"})
 """An image has a digest only once it was in a registry: a test of its own."""
 
 
+POLICY_OF_THE_RECORDED: Final = frozenset({"on_tightened"})
+"""Says nothing of a document, but what becomes of tenants that are there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Denied:
     """What `FULL` may not have at the path, and in which words it is told."""

@@ -154,6 +154,10 @@ _PAGE_OF_STATE: Final = text("""
     WHERE tenant_id > :after AND coalesce(state, 'pending') = :state
     ORDER BY tenant_id LIMIT :limit
 """)
+_RECORDED: Final = text("""
+    SELECT tenant_id, spec FROM tenants
+    WHERE desired = 'running' AND spec IS NOT NULL ORDER BY tenant_id
+""")
 _FOR_RESYNC: Final = text("""
     SELECT tenant_id, desired, answered_revision >= revision AS is_answered, fingerprint, setback,
         state, json_extract(status, '$.reason') AS reason,
@@ -625,6 +629,25 @@ def look_at_ledger(url: str) -> LedgerSight:
         is_newer=is_newer,
         user=user_name(),
     )
+
+
+def recorded_specs(url: str) -> list[tuple[TenantId, TenantSpec]]:
+    """Return what is recorded of tenants that are wanted running; nothing of it is changed.
+
+    Also while another consumer owns it. Raises LedgerError.
+    """
+    path = _path(url)
+    if not path.exists():
+        return []
+    engine = create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=rw&uri=true")
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(_RECORDED).all()
+    except SQLAlchemyError as error:
+        raise LedgerError(str(getattr(error, "orig", error))) from error
+    finally:
+        engine.dispose()
+    return [(TenantId(row.tenant_id), decode_spec(row.spec)) for row in rows]
 
 
 def _is_owned(path: Path) -> bool:

@@ -47,7 +47,7 @@ class Daemon:
     ) -> None:
         self._name = name
         self._command = (find("setpriv"), "--pdeathsig", "TERM", *command)
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._log = log
         self._folder = folder
         self._is_ready = is_ready
@@ -84,7 +84,7 @@ class Daemon:
             self._process = _in_lasting_thread(
                 subprocess.Popen,
                 self._command,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import EngineError, EngineUnavailable, LedgerError
+from consumer.errors import EngineError, EngineUnavailable, Fault, LedgerError
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
@@ -29,7 +29,7 @@ from consumer.model import (
     TenantId,
     TenantSpec,
 )
-from consumer.reconciler import Backoff, Reconciler
+from consumer.reconciler import Admits, Backoff, Reconciler
 from tests.builders import TENANT_ID, make_container, make_event, make_spec
 from tests.fakes.engine import Clock, FakeEngine, Interruption
 from tests.fakes.ledger import InlineLedger
@@ -54,13 +54,19 @@ class Bench:
         self.metrics = Metrics(version="test")
         self.commits = 0
         self._events = 0
+        self.renew()
+
+    def renew(self, *, admits: Admits = lambda *_: (), is_stopping_denied: bool = False) -> None:
+        """Have the consumer start anew, under this policy."""
         self.reconciler = Reconciler(
-            ledger=ledger,
+            ledger=self.ledger,
             engine=self.engine,
             metrics=self.metrics,
-            now=clock,
+            now=self.clock,
             on_commit=self._commit,
             backoff=Backoff(least_seconds=1, most_seconds=60, jitter=lambda: 1.0),
+            admits=admits,
+            is_stopping_denied=is_stopping_denied,
         )
 
     def _commit(self) -> None:
@@ -977,3 +983,109 @@ async def test_a_conflict_ends_with_what_caused_it(bench: Bench) -> None:
     await bench.one_pass()
 
     assert await bench.told() == [("failed", "name_conflict"), ("stopped", "deleted")]
+
+
+# --- a policy that was tightened --------------------------------------------------------------
+
+RULE = Fault("provider_config.cap_add", "compute.policy.cap_add allows only nothing")
+DENIED = ("failed", "policy_denied")
+
+
+def tightened(bench: Bench, *, against: TenantSpec = OLD, is_stopping: bool = False) -> None:
+    """Have the consumer start anew under a policy that is against the spec."""
+    bench.renew(
+        admits=lambda _, spec: (RULE,) if spec == against else (), is_stopping_denied=is_stopping
+    )
+
+
+async def test_a_tenant_that_the_policy_is_against_by_now_is_told_and_goes_on(
+    bench: Bench,
+) -> None:
+    """It is told once, with the rule; its container is left alone, pass after pass."""
+    before = await bench.running()
+    tightened(bench)
+
+    assert await bench.one_pass() is None
+    assert await bench.one_pass() is None
+
+    assert await bench.told() == [STARTED, DENIED]
+    assert str(RULE) in str((await bench.bodies())[-1]["message"])
+    assert (bench.engine.only.container_id, bench.engine.only.status) == (
+        before.container_id,
+        ContainerStatus.RUNNING,
+    )
+
+
+async def test_a_tenant_that_the_policy_is_against_by_now_is_stopped_where_it_says_so(
+    bench: Bench,
+) -> None:
+    """With `on_tightened: stop` nothing of it runs any more; its container is kept."""
+    await bench.running()
+    tightened(bench, is_stopping=True)
+
+    await bench.settle()
+
+    assert bench.engine.only.status is ContainerStatus.EXITED
+    assert await bench.told() == [STARTED, DENIED]
+
+
+@pytest.mark.parametrize("ending", ["removed", "exited"])
+async def test_what_the_policy_is_against_is_neither_made_nor_started_again(
+    bench: Bench, ending: str
+) -> None:
+    """A recorded tenant gets back no container that no new tenant would get."""
+    container = await bench.running()
+    if ending == "removed":
+        await bench.engine.remove(container)
+    else:
+        await bench.engine.stop(container)
+    tightened(bench)
+
+    await bench.settle()
+
+    assert await bench.told() == [STARTED, DENIED]
+    assert all(seen.status is ContainerStatus.EXITED for seen in bench.engine.containers(TENANT_ID))
+
+
+async def test_a_tenant_that_was_denied_may_be_suspended_and_deleted(bench: Bench) -> None:
+    """What takes its container away is done under every policy; a resumption is refused."""
+    await bench.running()
+    tightened(bench)
+    await bench.settle()
+
+    for kind in (EventKind.SUSPENDED, EventKind.RESUMED, EventKind.DELETED):
+        await bench.want(kind)
+        await bench.settle()
+
+    told = [STARTED, DENIED, ("stopped", "suspended"), DENIED, ("stopped", "deleted")]
+    assert await bench.told() == told
+    assert bench.engine.containers(TENANT_ID) == ()
+
+
+async def test_a_tenant_that_is_allowed_again_is_told_so(bench: Bench) -> None:
+    """When the policy lets it run again it is as it was, without a new event."""
+    before = await bench.running()
+    tightened(bench)
+    await bench.settle()
+    bench.renew()
+
+    await bench.settle()
+
+    assert await bench.told() == [STARTED, DENIED, ("running", "unchanged")]
+    assert bench.engine.only.container_id == before.container_id
+
+
+async def test_a_former_container_that_the_policy_is_against_is_no_fallback(bench: Bench) -> None:
+    """An update that fails does not bring back what may not be started any more."""
+    await bench.running(OLD)
+    tightened(bench, against=OLD)
+    await bench.want(EventKind.UPDATED, NEW)
+    bench.engine.fail("start", NO_START)
+
+    await bench.one_pass()
+
+    assert (await bench.told())[-1] == ("failed", "start_failed")
+    assert all(
+        seen.status is not ContainerStatus.RUNNING for seen in bench.engine.containers(TENANT_ID)
+    )
+    assert "not allowed any more" in str((await bench.bodies())[-1]["message"])
