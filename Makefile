@@ -44,7 +44,7 @@ static: $(READY)
 	@$(BIN)/codespell
 
 unit: $(READY)
-	@$(BIN)/pytest -q tests/unit tests/project
+	@$(BIN)/pytest -q tests/unit tests/project tests/escapes/test_documents.py
 
 lock: $(READY) ## uv.lock anew from pyproject.toml, and the files for pip from it
 	@UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 .lab/uv/bin/uv lock

@@ -51,7 +51,8 @@ class SpecDefaults:
     """What lies under every document: the operator's settings.
 
     `cpu` in millicores and `memory` in megabytes go to tenants that set none; `provider_config`
-    lies under each tenant's own (maps merge, lists replace).
+    lies under each tenant's own, `force` over it (maps merge, lists replace). `log_size` is how
+    large a log file gets where nobody says so.
     """
 
     provider_type: str = "docker"
@@ -60,6 +61,8 @@ class SpecDefaults:
     memory: int = 512
     label_prefix: str = "landlord"
     provider_config: Mapping[str, object] = field(default_factory=dict)
+    force: Mapping[str, object] = field(default_factory=dict)
+    log_size: str = "10m"
     max_body_bytes: int = 262_144
     max_yaml_bytes: int = 262_144
 
@@ -572,7 +575,7 @@ class ProviderConfigDocument(_Part):
     log_options: Annotated[
         Annotated[dict[Filled, Rendered], AfterValidator(_log_options_fit)] | None, Some, Nullable
     ] = None
-    """Of the log driver; for json-file and local, max-size=10m and max-file=3 lie under them."""
+    """max-size, max-file and compress; for json-file and local, 10m and 3 lie under them."""
     pull_policy: Annotated[
         Literal["if_not_present", "always", "never"], BeforeValidator(_as_text)
     ] = "if_not_present"
@@ -728,6 +731,7 @@ def read_document(raw: Mapping[str, object], defaults: SpecDefaults) -> TenantDo
     pruned, faults = _prune(raw)
     faults += _count_fault(pruned.get("containers"))
     merged = _with_defaults(pruned, defaults.provider_config)
+    merged = _with_force(merged, defaults.force)
     faults += _network_fault(merged)
     faults += _mounts_over_secrets(merged)
     try:
@@ -762,7 +766,7 @@ def to_spec(document: TenantDocument, defaults: SpecDefaults) -> TenantSpec:
         labels=as_pairs(labels),
         restart_policy=RestartPolicy(name, int(retries or 0)),
         log_driver=config.log_driver,
-        log_options=as_pairs(_log_options(config)),
+        log_options=as_pairs(_log_options(config, defaults.log_size)),
         pull_policy=config.pull_policy,
         volumes=tuple(config.volumes or ()),
         tmpfs=as_pairs(config.tmpfs or {}),
@@ -795,11 +799,11 @@ def _ulimit_order(ulimit: Ulimit) -> str:
     return ulimit.name
 
 
-def _log_options(config: ProviderConfigDocument) -> dict[str, str]:
+def _log_options(config: ProviderConfigDocument, size: str) -> dict[str, str]:
     given = config.log_options or {}
     if config.log_driver not in ("json-file", "local"):
         return given
-    return {"max-size": "10m", "max-file": "3"} | given
+    return {"max-size": size, "max-file": "3"} | given
 
 
 def _prune(raw: Mapping[str, object]) -> tuple[dict[str, object], list[Fault]]:
@@ -894,16 +898,49 @@ def _publishes(container: object) -> bool:
 
 def _with_defaults(raw: dict[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
     config = raw.get("provider_config")
+    under = _filled_in(defaults, raw)
     if is_null(config):
-        return raw | {"provider_config": dict(defaults)}
+        return raw | {"provider_config": under}
     if not isinstance(config, Mapping) or not defaults:
         return raw
-    merged = dict(defaults)
-    for key, value in config.items():
-        under = merged.get(key)
-        both_maps = isinstance(under, Mapping) and isinstance(value, Mapping)
-        merged[key] = {**under, **value} if both_maps else value  # type: ignore[dict-item]  # maps
-    return raw | {"provider_config": merged}
+    if config.get("log_driver", under.get("log_driver")) != under.get("log_driver"):
+        del under["log_driver"]
+        under.pop("log_options", None)  # another driver's
+    return raw | {"provider_config": _merged(under, config)}
+
+
+def _with_force(raw: dict[str, object], force: Mapping[str, object]) -> dict[str, object]:
+    config = raw.get("provider_config")
+    if not isinstance(config, Mapping) or not force:
+        return raw
+    over, under = _filled_in(force, raw), dict(config)
+    if "log_driver" in over:
+        under.pop("log_options", None)  # another driver's, or what the operator left out
+    dropped, forced = under.get("cap_drop"), over.get("cap_drop")
+    if isinstance(dropped, list) and isinstance(forced, list):
+        over["cap_drop"] = [*forced, *dropped]  # a tenant may always do with less
+    return raw | {"provider_config": _merged(under, over)}
+
+
+def _filled_in(config: Mapping[str, object], raw: Mapping[str, object]) -> dict[str, object]:
+    """Return the operator's options for this tenant: its volumes may hold `{tenant_id}`."""
+    volumes, tenant_id = config.get("volumes"), raw.get("tenant_id")
+    if not isinstance(volumes, list) or not isinstance(tenant_id, str):
+        return dict(config)
+    filled = [
+        volume.replace("{tenant_id}", tenant_id) if isinstance(volume, str) else volume
+        for volume in volumes
+    ]
+    return {**config, "volumes": filled}
+
+
+def _merged(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        both_maps = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = {**below, **value} if both_maps else value  # type: ignore[dict-item]  # maps
+    return merged
 
 
 def _faults(error: ValidationError) -> list[Fault]:

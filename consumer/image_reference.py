@@ -23,7 +23,8 @@ _REPOSITORY: Final = re.compile(
 )
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
+_IMAGE_ID: Final = re.compile(r"[0-9a-f]{1,64}|sha(?:256|384|512):[0-9a-f]+")
+"""The engine takes the beginning of an id for an image that is there, whatever it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def parse_image(text: str) -> ImageReference:
     Raises ValueError with the broken rule.
     """
     if _IMAGE_ID.fullmatch(text):
-        raise ValueError("64 hex digits read as an image id; name a repository")
+        raise ValueError("reads as an image id; write it with its tag, or with its registry")
     name, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError("the digest has to be sha256: and 64 hex digits (or sha384:, sha512:)")

@@ -1,22 +1,31 @@
 """What a tenant may ask for on this host: pure, deny by default.
 
-`check` names every rule that a spec breaks, with the setting it comes from; `harden` adds what
-every container gets, asked for or not. `Admission` joins both with decoding, as the one way in for
-a tenant event. A rule that needs to know the host (its CPUs, memory, log drivers) is silent until
-the engine has been asked; the engine itself then refuses.
+`check` names every rule that a spec breaks, with the setting it comes from; what the operator's own
+options ask is no tenant's asking, and opens nothing to tenants. `harden` adds what every container
+gets, asked for or not. `Admission` joins both with decoding, as the one way in for a tenant event,
+and holds recorded specs to the same rules. A rule that needs to know the host (its CPUs, memory,
+log drivers) is silent until the engine has been asked; the engine itself then refuses.
 """
 
-import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Final
 
 from consumer.document import SpecDefaults
 from consumer.errors import Fault, InvalidMessage
-from consumer.image_reference import DEFAULT_REGISTRY, ImageReference, parse_image
+from consumer.free_text import faults as text_faults
+from consumer.image_reference import parse_image
 from consumer.messages import Delivery, content_key, decode_tenant_event, readdressed
-from consumer.model import EngineFacts, Reason, TenantEvent, TenantId, TenantSpec
+from consumer.model import EngineFacts, Pairs, Reason, TenantEvent, TenantId, TenantSpec
+from consumer.policy_images import is_listed, is_named, is_near
+from consumer.policy_labels import is_reserved
+from consumer.policy_options import (
+    interval_fault,
+    label_bytes_fault,
+    log_option_faults,
+    ulimit_faults,
+)
+from consumer.policy_volumes import OWN, Resolve, Volumes, unseen
 from consumer.remembered import REMEMBERED
 
 PortRange = tuple[int, int]
@@ -26,8 +35,62 @@ _TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "
 """The ways to ask for it."""
 _PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
-_PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
-"""Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
+_MAPS: Final = ("log_options", "labels", "tmpfs", "ulimits", "cap_drop", "security_opt")
+"""Of these a tenant may have more than is forced upon it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """The operator's own options for every tenant: what lies under and over each document.
+
+    `spec` is what a document that asks for nothing comes to; `forced` are the keys of
+    `provider_config` that no tenant can take back. Volumes are as they are written: those that lie
+    under each document's, and those that are forced.
+    """
+
+    spec: TenantSpec | None = None
+    forced: frozenset[str] = frozenset()
+    volumes: tuple[str, ...] = ()
+    forced_volumes: tuple[str, ...] = ()
+
+    def taken_out(self, spec: TenantSpec, tenant_id: str) -> TenantSpec:
+        """Return the spec without those entries of maps and lists that are the operator's."""
+        own = self.spec
+        if own is None:
+            return spec
+        volumes = {*_of(tenant_id, self.volumes), *_of(tenant_id, self.forced_volumes)}
+        return replace(
+            spec,
+            # Their places are kept: they are told by number.
+            volumes=tuple("" if volume in volumes else volume for volume in spec.volumes),
+            log_options=_less(spec.log_options, own.log_options),
+            labels=_less(spec.labels, own.labels),
+            ulimits=tuple(limit for limit in spec.ulimits if limit not in own.ulimits),
+        )
+
+    def forces(self, field: str) -> bool:
+        """Whether what is at this path is the operator's alone."""
+        key = field.removeprefix("provider_config.").partition("[")[0]
+        is_option = field.startswith("provider_config.")
+        return is_option and key in self.forced and key not in ("labels", "log_options", "ulimits")
+
+    def lacking(self, spec: TenantSpec, tenant_id: str) -> Iterator[str]:
+        """Yield the forced keys of which a recorded spec knows nothing."""
+        for key in sorted(self.forced) if self.spec is not None else ():
+            wanted, has = getattr(self.spec, key), getattr(spec, key)
+            if key == "volumes":
+                wanted = _of(tenant_id, self.forced_volumes)
+            is_so = {*wanted} <= {*has} if key in _MAPS else wanted == has
+            if not is_so:
+                yield key
+
+
+def _of(tenant_id: str, volumes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(volume.replace(OWN, tenant_id) for volume in volumes)
+
+
+def _less(pairs: Pairs, own: Pairs) -> Pairs:
+    return tuple(pair for pair in pairs if pair not in own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +107,7 @@ class Policy:
     max_memory: int | None = None
     host_ports: tuple[PortRange, ...] = ((1, 65535),)
     volumes: tuple[str, ...] = ()
+    shared_volumes: bool = False
     network_modes: tuple[str, ...] | None = None
     network_name: str = "bridge"
     privileged: bool = False
@@ -53,27 +117,39 @@ class Policy:
     log_drivers: tuple[str, ...] = ("json-file", "local", "none")
     pids_limit: int = 1024
     max_pids: int = 4096
+    log_max_size: str = "100m"
+    labels: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ("NET_RAW",)
+    registries: tuple[str, ...] = ()
+    own: Own = Own()
+    resolve: Resolve = unseen
     facts: EngineFacts | None = None
 
 
-def check(spec: TenantSpec, policy: Policy) -> tuple[Fault, ...]:
-    """Return every rule that the spec breaks; empty when it may run."""
-    return tuple(
-        fault
-        for rule in (
-            _image,
-            _resources,
-            _ports,
-            _mounts,
-            _network,
-            _privileges,
-            _limits,
-            _logging,
-            _pids,
-        )
-        for fault in rule(spec, policy)
+def check(spec: TenantSpec, policy: Policy, tenant_id: str = "") -> tuple[Fault, ...]:
+    """Return every rule that the tenant's spec breaks; empty when it may run."""
+    asked = policy.own.taken_out(spec, tenant_id)
+    volumes = Volumes(policy.volumes, is_shared=policy.shared_volumes, resolve=policy.resolve)
+    found = [
+        *(fault for rule in _RULES for fault in rule(asked, policy)),
+        *_mounts(asked, volumes, tenant_id),
+    ]
+    broken = tuple(fault for fault in found if not policy.own.forces(fault.field))
+    # What no rule has a word for is held to the form that may reach the engine all the same.
+    return broken or tuple(
+        fault for fault in text_faults(asked) if not policy.own.forces(fault.field)
     )
+
+
+def check_recorded(spec: TenantSpec, policy: Policy, tenant_id: str) -> Iterator[Fault]:
+    """Yield every rule of today that a recorded spec breaks; the host's size is none."""
+    today = replace(policy, facts=None)
+    yield from check(spec, today, tenant_id)
+    rule = "was recorded before compute.policy.{} had it; publish the document again"
+    for key in policy.own.lacking(spec, tenant_id):
+        yield Fault(f"provider_config.{key}", rule.format("force"))
+    if not {*harden(spec, today).cap_drop} <= {*spec.cap_drop}:
+        yield Fault("provider_config.cap_drop", rule.format("cap_drop"))
 
 
 def harden(spec: TenantSpec, policy: Policy) -> TenantSpec:
@@ -101,27 +177,17 @@ def _image(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
     reference = parse_image(spec.image)
     if policy.require_digest and reference.digest is None:
         yield Fault(field, f"needs a digest (compute.policy.require_digest), got {spec.image!r}")
-    if policy.images is not None and not _is_listed(reference, policy.images):
+    if policy.images is not None and not is_listed(reference, policy.images):
         allowed = _listing(policy.images)
         yield Fault(field, f"compute.policy.images allows only {allowed}, got {spec.image!r}")
-
-
-def _is_listed(reference: ImageReference, patterns: Iterable[str]) -> bool:
-    """Whether a pattern matches the canonical reference, its name, or Docker's short form."""
-    full = (str(reference), reference.name)
-    written = _as_written(reference)
-    short = [written + name.removeprefix(reference.name) for name in full] if written else []
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (*full, *short))
-
-
-def _as_written(reference: ImageReference) -> str | None:
-    """Return the name without what Docker fills in; None where that would name another image."""
-    short = reference.repository
-    if short.count("/") == 1:
-        short = short.removeprefix("library/")
-    first, slash, _ = short.partition("/")
-    is_registry = slash and ("." in first or first == "localhost")
-    return None if is_registry or reference.registry != DEFAULT_REGISTRY else short
+    elif is_near(reference.registry) and not is_named(
+        reference.registry, policy.images or (), policy.registries
+    ):
+        rule = (
+            "a registry at an address of the host or of a private network has to be named in "
+            f"compute.policy.images or compute.docker.registries, got {spec.image!r}"
+        )
+        yield Fault(field, rule)
 
 
 def _resources(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
@@ -152,41 +218,11 @@ def _ports(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
             yield Fault("containers[0].ports", rule)
 
 
-def _mounts(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
+def _mounts(spec: TenantSpec, volumes: Volumes, tenant_id: str) -> Iterator[Fault]:
     for place, volume in enumerate(spec.volumes):
-        source = volume.split(":")[0]
-        if not _may_mount(source, policy.volumes):
-            allowed = _listing(policy.volumes)
-            yield Fault(
-                f"provider_config.volumes[{place}]",
-                f"compute.policy.volumes allows only {allowed}, got {source!r}",
-            )
-
-
-def _may_mount(source: str, allowed: Iterable[str]) -> bool:
-    """Whether the source is an allowed volume name, or lies below an allowed host path."""
-    if not source.startswith("/"):
-        return source in allowed
-    if ".." in source.split("/"):
-        return False
-    path = posixpath.normpath("/" + source.lstrip("/"))
-    prefixes = [
-        posixpath.normpath("/" + entry.lstrip("/")) for entry in allowed if entry[:1] == "/"
-    ]
-    if path in prefixes:
-        return True
-    if path.endswith("/docker.sock") or any(_is_at_or_above(path, kept) for kept in _PRECIOUS):
-        return False
-    below = [prefix for prefix in prefixes if _is_at_or_above(prefix, path)]
-    opened = [kept for kept in _PRECIOUS[1:] if _is_at_or_above(kept, path)]
-    # Below a precious path only a prefix that itself lies in it opens the way.
-    return any(
-        prefix != "/" and all(_is_at_or_above(kept, prefix) for kept in opened) for prefix in below
-    )
-
-
-def _is_at_or_above(upper: str, path: str) -> bool:
-    return upper == path or path.startswith(upper.rstrip("/") + "/")
+        rule = volumes.fault(volume, tenant_id) if volume else None
+        if rule is not None:
+            yield Fault(f"provider_config.volumes[{place}]", rule)
 
 
 def _network(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
@@ -227,13 +263,17 @@ def _unlisted(
 
 
 def _limits(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
-    """Refuse what would let a process run before those of other tenants, whatever its CPU limit."""
+    """Refuse what takes more of the host than the limits of the container count."""
+    field = "provider_config.ulimits"
+    for rule in ulimit_faults(spec.ulimits):
+        yield Fault(field, rule)
     if not {"SYS_NICE", "ALL"}.isdisjoint(policy.cap_add):
         return
     for limit in spec.ulimits:
+        # It would run before the processes of other tenants, whatever its CPU limit.
         if limit.name in _PRIORITIES and (limit.soft, limit.hard) != (0, 0):
             rule = f"{limit.name} other than 0 needs SYS_NICE in compute.policy.cap_add"
-            yield Fault("provider_config.ulimits", rule)
+            yield Fault(field, rule)
 
 
 def _logging(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
@@ -241,15 +281,49 @@ def _logging(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
     if driver not in policy.log_drivers:
         allowed = _listing(policy.log_drivers)
         yield Fault(field, f"compute.policy.log_drivers allows only {allowed}, got {driver!r}")
-    elif policy.facts is not None and driver not in {*policy.facts.log_drivers, "none"}:
+        return
+    if policy.facts is not None and driver not in {*policy.facts.log_drivers, "none"}:
         known = _listing(sorted(policy.facts.log_drivers))
         yield Fault(field, f"this engine has only {known}, got {driver!r}")
+    options = dict(spec.log_options)
+    for name, rule in log_option_faults(driver, options, most_size=policy.log_max_size):
+        yield Fault("provider_config.log_options", f"{name[:40]}: {rule}")
+
+
+def _labels(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
+    for key, _ in spec.labels:
+        if is_reserved(key, policy.labels):
+            rule = "a key that tools act upon, and not in compute.policy.labels"
+            yield Fault("labels", f"{rule}, got {key!r}")
+    rule_of_size = label_bytes_fault(spec.labels)
+    if rule_of_size is not None:
+        yield Fault("labels", rule_of_size)
+
+
+def _health(spec: TenantSpec, _: Policy) -> Iterator[Fault]:
+    rule = interval_fault(spec.healthcheck)
+    if rule is not None:
+        yield Fault("containers[0].healthcheck.interval_seconds", rule)
 
 
 def _pids(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
     if spec.pids_limit is not None and spec.pids_limit > policy.max_pids:
         setting = "compute.policy.max_pids"
         yield _above("provider_config.pids_limit", setting, policy.max_pids, spec.pids_limit)
+
+
+_RULES: Final = (
+    _image,
+    _resources,
+    _ports,
+    _network,
+    _privileges,
+    _limits,
+    _logging,
+    _pids,
+    _labels,
+    _health,
+)
 
 
 def _listing(values: Iterable[str]) -> str:
@@ -270,9 +344,9 @@ class Admission:
         if facts != policy.facts:
             self._policy = replace(policy, facts=facts), object()
 
-    def admits(self, _: TenantId, spec: TenantSpec) -> tuple[Fault, ...]:
+    def admits(self, tenant_id: TenantId, spec: TenantSpec) -> tuple[Fault, ...]:
         """Return every rule of today that a recorded spec breaks; the host's size is none."""
-        return check(spec, replace(self._policy[0], facts=None))
+        return tuple(check_recorded(spec, self._policy[0], tenant_id))
 
     def admit(self, delivery: Delivery) -> TenantEvent:
         """Return the tenant event. Raises InvalidMessage with every fault."""
@@ -292,7 +366,7 @@ class Admission:
         event = decode_tenant_event(delivery, self._defaults)
         if event.spec is None:
             return event
-        faults = check(event.spec, policy)
+        faults = check(event.spec, policy, event.tenant_id)
         if faults:
             raise InvalidMessage(
                 Reason.POLICY_DENIED, faults, tenant_id=event.tenant_id, event_id=event.event_id

@@ -32,6 +32,8 @@ from pydantic.fields import FieldInfo
 from typing_extensions import override
 
 from consumer.errors import Fault, SettingsError
+from consumer.policy_options import LEAST_LOG_BYTES, size_bytes
+from consumer.policy_volumes import shared_faults
 
 PREFIX: Final = "LANDLORD_"
 CONFIG_VARIABLE: Final = "LANDLORD_CONFIG"
@@ -42,6 +44,7 @@ _UNTOLD: Final = (
     "http.token",
     "ledger.url",
     "compute.docker.provider_config",
+    "compute.policy.force",
     _REGISTRIES,
 )
 """Settings whose values, and what lies below them, never appear in a fault."""
@@ -92,6 +95,12 @@ def _as_range(text: str) -> PortRange:
     if not 1 <= low <= high <= 65535:
         raise ValueError("has to be ports or ranges of them, like 8000-8999")
     return low, high
+
+
+def _as_size(text: str) -> str:
+    if (size_bytes(text) or 0) < LEAST_LOG_BYTES:
+        raise ValueError("has to be a size like 100m, of at least 64k")
+    return text
 
 
 def _as_name(text: str) -> str:
@@ -281,7 +290,14 @@ class Policy(_Group):
     max_cpu: int | None = Field(None, ge=10, description="millicores; the host's when not set")
     max_memory: int | None = Field(None, ge=6, description="megabytes; the host's when not set")
     host_ports: Ranges = Field(((1, 65535),), description="ports that tenants may publish")
-    volumes: Texts = Field((), description="allowed host path prefixes and volume names")
+    volumes: Texts = Field(
+        (),
+        description="host path prefixes and volume names; with `{tenant_id}` one for each tenant, "
+        "with `:ro` at the end for reading",
+    )
+    shared_volumes: bool = Field(
+        False, description="whether a path in `volumes` may be written by several tenants"
+    )
     network_modes: Texts | None = Field(
         None, description="when not set: the configured network and `none`"
     )
@@ -290,12 +306,28 @@ class Policy(_Group):
     security_opt: Texts = Field((), description="security options that may be asked for")
     runtimes: Texts = Field((), description="runtimes that may be asked for")
     log_drivers: Texts = Field(("json-file", "local", "none"), description="log drivers allowed")
+    log_max_size: Annotated[str, AfterValidator(_as_size)] = Field(
+        "100m", description="most that a file of a tenant's log may have"
+    )
+    labels: Texts = Field(
+        (), description="keys of other tools that tenants may set; `*` at the end for all below"
+    )
+    force: Annotated[dict[str, object], BeforeValidator(_map_from_text)] = Field(
+        {}, description="lies over each tenant's own `provider_config`", repr=False
+    )
     pids_limit: Count = Field(1024, description="processes of a tenant that sets no limit")
     max_pids: Count = Field(4096, description="most a tenant may ask for")
     cap_drop: Capabilities = Field(("NET_RAW",), description="dropped unless allowed in `cap_add`")
     on_tightened: Literal["keep", "stop"] = Field(
         "keep", description="what becomes of running tenants that the policy is against by now"
     )
+
+    @model_validator(mode="after")
+    def _check_volumes(self) -> Self:
+        faults = () if self.shared_volumes else shared_faults(self.volumes)
+        for fault in faults:
+            raise ValueError(f"volumes: {fault}")
+        return self
 
 
 class Compute(_Group):

@@ -5,7 +5,8 @@ needs the broker's link and names without the rest.
 """
 
 import platform
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from consumer.adapters.rabbitmq_topology import (
     Topology,
 )
 from consumer.adapters.registries import LoginFile, RegistryLogins
+from consumer.adapters.surroundings import follow_links
 from consumer.checkup import BrokerUser
 from consumer.contract import BrokerNames
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
@@ -43,13 +45,16 @@ from consumer.finding import Rules
 from consumer.memory import MemoryBudget
 from consumer.metrics import Metrics
 from consumer.model import TenantId, TenantSpec
-from consumer.policy import Admission, Policy, check
+from consumer.policy import Admission, Own, Policy, check
+from consumer.policy_options import size_bytes
+from consumer.policy_volumes import unseen
 from consumer.reconciler import Backoff
 from consumer.settings import Docker, Settings
 from consumer.tracing import UNTRACED, Traces
 from consumer.watcher import WatchTimes
 
 _CLIENT_NAME: Final = "landlord-consumer"
+_LOG_SIZE: Final = "10m"
 _CHECK_SECONDS: Final = 10.0
 """Somebody waits for a check, and an engine that needs longer for so little is in trouble."""
 
@@ -241,6 +246,8 @@ def spec_defaults(settings: Settings) -> SpecDefaults:
         memory=min(defaults.memory, policy.max_memory or defaults.memory),
         label_prefix=compute.docker.label_prefix,
         provider_config=compute.docker.provider_config,
+        force=policy.force,
+        log_size=min((_LOG_SIZE, policy.log_max_size), key=lambda size: size_bytes(size) or 0),
         max_body_bytes=settings.limits.max_event_bytes,
         max_yaml_bytes=settings.limits.max_yaml_bytes,
     )
@@ -248,7 +255,8 @@ def spec_defaults(settings: Settings) -> SpecDefaults:
 
 def policy(settings: Settings) -> Policy:
     """Return the operator's rules."""
-    rules = settings.compute.policy
+    rules, docker = settings.compute.policy, settings.compute.docker
+    is_here = docker.url.startswith("unix:")
     return Policy(
         images=rules.images,
         require_digest=rules.require_digest,
@@ -256,17 +264,49 @@ def policy(settings: Settings) -> Policy:
         max_memory=rules.max_memory,
         host_ports=rules.host_ports,
         volumes=rules.volumes,
+        shared_volumes=rules.shared_volumes,
         network_modes=rules.network_modes,
-        network_name=settings.compute.docker.network_name,
+        network_name=docker.network_name,
         privileged=rules.privileged,
         cap_add=rules.cap_add,
         security_opt=rules.security_opt,
         runtimes=rules.runtimes,
         log_drivers=rules.log_drivers,
+        log_max_size=rules.log_max_size,
+        labels=rules.labels,
         pids_limit=rules.pids_limit,
         max_pids=rules.max_pids,
         cap_drop=rules.cap_drop,
+        registries=tuple(name for name in docker.registries if name != "docker_config"),
+        own=_own_options(settings),
+        resolve=follow_links if is_here else unseen,
     )
+
+
+def _own_options(settings: Settings) -> Own:
+    """Return what the operator's own options come to; nothing while they are not valid."""
+    under, over = settings.compute.docker.provider_config, settings.compute.policy.force
+    try:
+        spec = _bare_spec(spec_defaults(settings))
+    except DocumentError:
+        return Own()
+    return Own(
+        spec=spec,
+        forced=frozenset(over),
+        volumes=_volumes(under),
+        forced_volumes=_volumes(over),
+    )
+
+
+def _volumes(options: Mapping[str, object]) -> tuple[str, ...]:
+    volumes = options.get("volumes")
+    return tuple(map(str, volumes)) if isinstance(volumes, list) else ()
+
+
+def _bare_spec(defaults: SpecDefaults) -> TenantSpec:
+    """Return what a tenant gets that asks for nothing. Raises DocumentError."""
+    raw = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
+    return to_spec(read_document(raw, defaults), defaults)
 
 
 def admission(settings: Settings) -> Admission:
@@ -310,11 +350,10 @@ def watch_times(settings: Settings) -> WatchTimes:
 
 
 def check_provider_config(settings: Settings) -> None:
-    """Raise SettingsError for a provider_config of the operator's that refuses every tenant."""
+    """Raise SettingsError for options of the operator's that refuse every tenant."""
     defaults, allowed = spec_defaults(settings), policy(settings)
-    raw = {"tenant_id": "any", "containers": [{"name": "app", "image": "any"}]}
     try:
-        spec = to_spec(read_document(raw, defaults), defaults)
+        spec = _bare_spec(defaults)
     except DocumentError as error:
         found: Iterable[Fault] = error.faults
     else:
@@ -322,6 +361,13 @@ def check_provider_config(settings: Settings) -> None:
         found = (
             fault for fault in check(spec, allowed) if fault.field.startswith("provider_config.")
         )
-    faults = tuple(Fault(f"compute.docker.{fault.field}", fault.rule) for fault in found)
+    faults = tuple(Fault(_setting_of(fault.field, settings), fault.rule) for fault in found)
     if faults:
         raise SettingsError(faults)
+
+
+def _setting_of(field: str, settings: Settings) -> str:
+    """Return which setting an option comes from: the one that lies over the other."""
+    option = field.removeprefix("provider_config.")
+    is_forced = re.split(r"[.\[]", option)[0] in settings.compute.policy.force
+    return f"compute.policy.force.{option}" if is_forced else f"compute.docker.{field}"

@@ -20,7 +20,7 @@ MIB: Final = 1024 * 1024
 PREFIX: Final = "ll-fields"
 VOLUME: Final = f"{PREFIX}-cache"
 HOST_PATH: Final = "/tmp/ll-fields"
-DEFAULTS: Final = SpecDefaults(label_prefix=PREFIX, cpu=250, memory=64)
+DEFAULTS: Final = SpecDefaults(label_prefix=PREFIX, cpu=250, memory=64, log_size="1m")
 
 OPEN: Final = Policy(
     images=("landlord-test/web",),
@@ -34,6 +34,8 @@ OPEN: Final = Policy(
     security_opt=("seccomp=unconfined",),
     runtimes=("runc",),
     log_drivers=("json-file", "local"),
+    log_max_size="1m",
+    labels=("traefik.enable",),
     pids_limit=55,
     max_pids=77,
     cap_drop=("MKNOD", "NET_RAW"),
@@ -44,7 +46,7 @@ FULL: Final[Mapping[str, object]] = {
     "tenant_id": TENANT_ID,
     "generation": 3,
     "provider_type": "docker",
-    "labels": {"team": "blue"},
+    "labels": {"team": "blue", "traefik.enable": "false"},
     "resources": {"cpu": 250, "memory": 64},
     "containers": [
         {
@@ -279,16 +281,19 @@ POLICY_SHOWN: Final[Mapping[str, Shown]] = {
     "security_opt": SHOWN["provider_config.security_opt"],
     "runtimes": SHOWN["provider_config.runtime"],
     "log_drivers": SHOWN["provider_config.log_driver"],
+    "log_max_size": SHOWN["provider_config.log_options"],
+    "labels": Shown("Config.Labels/traefik.enable", "false"),
     "pids_limit": Shown("HostConfig.PidsLimit", 55, "bare"),
     "max_pids": SHOWN["provider_config.pids_limit"],
     "cap_drop": Shown("HostConfig.CapDrop", ["MKNOD", "NET_RAW"], "bare"),
 }
-POLICY_SHOWN_ELSEWHERE: Final = frozenset({"require_digest"})
-"""An image has a digest only once it was in a registry: a test of its own."""
+POLICY_SHOWN_ELSEWHERE: Final = frozenset({"require_digest", "shared_volumes"})
+"""An image has a digest only once it was in a registry, and a start is refused: tests of their own.
+"""
 
 
-POLICY_OF_THE_RECORDED: Final = frozenset({"on_tightened"})
-"""Says nothing of a document, but what becomes of tenants that are there."""
+POLICY_APART: Final = frozenset({"on_tightened", "force"})
+"""Say nothing against a document: what becomes of tenants that are there, and of what they ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +320,13 @@ POLICY_DENIED: Final[Mapping[str, Denied]] = {
     "volumes": Denied(
         "provider_config.volumes", [f"{HOST_PATH}-2:/data"], "compute.policy.volumes"
     ),
+    "shared_volumes": Denied(
+        "provider_config.volumes", [f"{HOST_PATH}/below:/data"], "compute.policy.volumes"
+    ),
+    "log_max_size": Denied(
+        "provider_config.log_options", {"max-size": "2m"}, "compute.policy.log_max_size"
+    ),
+    "labels": Denied("labels", {"traefik.http": "x"}, "compute.policy.labels"),
     "network_modes": Denied("provider_config.network_mode", PREFIX, "compute.policy.network_modes"),
     "privileged": Denied(
         "provider_config.privileged",

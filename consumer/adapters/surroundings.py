@@ -100,6 +100,24 @@ def free_bytes(path: str) -> int | None:
         return None
 
 
+def follow_links(path: str) -> str | None:
+    """Return where a path of this host leads, links followed; None where that cannot be seen.
+
+    What is not there yet leads nowhere else than it reads, and a link to what is not there is not
+    to be relied upon.
+    """
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        upper, name = os.path.split(path)
+        if os.path.islink(path):  # noqa: PTH114 - as above
+            return None
+        target = follow_links(upper) if name else None
+        return None if target is None else os.path.join(target, name)  # noqa: PTH118 - as above
+    except OSError:
+        return None
+
+
 def missing_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the absolute paths that are not there."""
     return tuple(path for path in paths if path.startswith("/") and not Path(path).exists())

@@ -53,6 +53,8 @@ class Names:
             "BROKER__DEAD_LETTER": self.dead_letter,
             "COMPUTE__DOCKER__HOST": docker_host,
             "COMPUTE__DOCKER__LABEL_PREFIX": self.prefix,
+            # The lab's registries are on the loopback, where none is asked that is not named.
+            "COMPUTE__POLICY__IMAGES": "*, 127.0.0.1:*/*",
             "INSTANCE": self.prefix,
             "LEDGER__URL": f"sqlite:///{folder / 'landlord.db'}",
             "HTTP__HOST": "127.0.0.1",

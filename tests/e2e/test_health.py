@@ -17,7 +17,7 @@ START_TIMEOUT_SECONDS = 4
 
 
 def check(script: str) -> dict[str, object]:
-    return {"test": ["CMD-SHELL", script], "interval_seconds": 0.5, "retries": 2}
+    return {"test": ["CMD-SHELL", script], "interval_seconds": 1, "retries": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +101,7 @@ async def test_a_failing_check_is_a_failure_and_may_pass_again(world: World) -> 
 async def test_who_never_becomes_healthy_is_told_after_the_start_timeout(impatient: World) -> None:
     """It is left running, and told as healthy when it is after all."""
     world = impatient
-    never = {"test": ["CMD-SHELL", "test -e /healthy"], "interval_seconds": 0.5, "retries": 1000}
+    never = {"test": ["CMD-SHELL", "test -e /healthy"], "interval_seconds": 1, "retries": 1000}
     document = make_document("late", container={"healthcheck": never})
 
     await world.publisher.create(document)

@@ -17,7 +17,7 @@ async def test_two_containers_are_refused_and_the_running_one_is_left(world: Wor
     """A document that breaks a rule is dead-lettered and told; what runs goes on (checklist 2)."""
     before = await world.run_tenant("pair")
     document = make_document("pair")
-    document["containers"] = [{"image": "a"}, {"image": "b"}]
+    document["containers"] = [{"image": "web"}, {"image": "api"}]
 
     event_id = await world.publisher.update(document)
     status = await world.subscriber.expect("pair", event_id=event_id)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from consumer.document import TenantDocument
 from consumer.settings import describe
 from tests.fields import (
+    POLICY_APART,
     POLICY_DENIED,
-    POLICY_OF_THE_RECORDED,
     POLICY_SHOWN,
     POLICY_SHOWN_ELSEWHERE,
     REFUSED,
@@ -58,6 +58,6 @@ def test_every_key_of_the_policy_is_shown_by_the_engine_and_denied_once() -> Non
     head = "compute.policy."
     keys = {doc.key.removeprefix(head) for doc in describe() if doc.key.startswith(head)}
 
-    assert keys >= POLICY_OF_THE_RECORDED
-    keys -= POLICY_OF_THE_RECORDED
+    assert keys >= POLICY_APART
+    keys -= POLICY_APART
     assert keys == {*POLICY_SHOWN, *POLICY_SHOWN_ELSEWHERE} == {*POLICY_DENIED}

@@ -641,7 +641,7 @@ def test_the_reserved_labels_follow_the_prefix() -> None:
             id="0 containers",
         ),
         pytest.param(
-            document(containers=[{"image": "a"}, {"image": "b"}]),
+            document(containers=[{"image": "web"}, {"image": "api"}]),
             "containers",
             "docker provider requires exactly 1 container, got 2",
             id="2 containers",

@@ -42,7 +42,7 @@ DIGEST = "sha256:" + "0a" * 32
             "r.io/" + "a" * 250, "r.io", "a" * 250, "latest", None, id="name of 255 characters"
         ),
         pytest.param("a__b/c-d.e_f", "docker.io", "a__b/c-d.e_f", "latest", None, id="separators"),
-        pytest.param("a" * 63, "docker.io", "library/" + "a" * 63, "latest", None, id="63 hex"),
+        pytest.param("a" * 63 + ":1", "docker.io", "library/" + "a" * 63, "1", None, id="63 hex"),
     ],
 )
 def test_parse_image(
@@ -79,6 +79,9 @@ def test_parse_image(
         pytest.param("reg:port/app", "the registry has to be", id="port is no number"),
         pytest.param("r.io/" + "a" * 251, "more than 255 characters", id="name of 256 characters"),
         pytest.param("0" * 64, "image id", id="image id"),
+        pytest.param("deadbeef", "image id", id="beginning of an image id"),
+        pytest.param("c", "image id", id="one digit of an image id"),
+        pytest.param("sha256:deadbeef", "image id", id="image id with its algorithm"),
     ],
 )
 def test_parse_image_refuses(text: str, rule: str) -> None:
@@ -93,6 +96,7 @@ def test_parse_image_refuses(text: str, rule: str) -> None:
         pytest.param("nginx", "docker.io/library/nginx:latest", id="defaults"),
         pytest.param(f"a/b@{DIGEST}", f"docker.io/a/b@{DIGEST}", id="digest"),
         pytest.param(f"r:1/b:2@{DIGEST}", f"r:1/b:2@{DIGEST}", id="tag and digest"),
+        pytest.param("cafe:1", "docker.io/library/cafe:1", id="hexadecimal, with a tag"),
     ],
 )
 def test_full_text(text: str, full: str) -> None:
@@ -109,7 +113,7 @@ def test_name_is_registry_and_repository() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(text=st.text(alphabet="aA0.:/@-_[] \n", max_size=20))
+@given(text=st.text(alphabet="axA0.:/@-_[] \n", max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Whatever the text, it is a reference that reads the same again, or a ValueError."""
     try:

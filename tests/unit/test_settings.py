@@ -102,8 +102,8 @@ def test_the_environment_wins_over_the_file() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "key", "value"),
     [
-        ("COMPUTE__POLICY__VOLUMES", "/srv/data, shared", "volumes", ("/srv/data", "shared")),
-        ("COMPUTE__POLICY__VOLUMES", '["/srv/a,b"]', "volumes", ("/srv/a,b",)),
+        ("COMPUTE__POLICY__VOLUMES", "/srv/data:ro, shared", "volumes", ("/srv/data:ro", "shared")),
+        ("COMPUTE__POLICY__VOLUMES", '["/srv/a,b:ro"]', "volumes", ("/srv/a,b:ro",)),
         ("COMPUTE__POLICY__VOLUMES", "", "volumes", ()),
         ("COMPUTE__POLICY__IMAGES", "nginx,redis:7", "images", ("nginx", "redis:7")),
         ("COMPUTE__POLICY__IMAGES", "", "images", None),
@@ -147,13 +147,13 @@ def test_lists_and_maps_in_the_file_are_plain_yaml() -> None:
               docker_config: /root/.docker/config.json
           policy:
             host_ports: [80, 8000-8999]
-            volumes: /srv/data
+            volumes: /srv/data:ro
             cap_drop: [CAP_NET_RAW, mknod]
     """)
 
     policy = settings.compute.policy
     assert policy.host_ports == ((80, 80), (8000, 8999))
-    assert (policy.volumes, policy.cap_drop) == (("/srv/data",), ("NET_RAW", "MKNOD"))
+    assert (policy.volumes, policy.cap_drop) == (("/srv/data:ro",), ("NET_RAW", "MKNOD"))
     assert [*settings.compute.docker.registries] == ["registry.example:5000", "docker_config"]
 
 

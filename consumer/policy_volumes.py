@@ -1,0 +1,151 @@
+"""Which paths and volumes of the host a tenant may mount: deny by default, each tenant its own.
+
+An entry of the operator's opens a host path and what lies below, or a volume by its name; with
+`{tenant_id}` in it, to that tenant alone, and with `:ro` at its end for reading. A path is compared
+as it is written, and again as the links in it lead, where they can be seen: `resolve` says where.
+Whoever may write below a prefix may put a link there, so where links cannot be seen nothing below
+a prefix that tenants write is mounted, but the prefix itself. Between a look and the mount a tenant
+may still exchange a link: only a prefix that is mounted whole leaves nothing to be exchanged.
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+OWN: Final = "{tenant_id}"
+_READ_ONLY: Final = ":ro"
+_PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
+"""Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
+_LET_OUT: Final = frozenset({"shared", "rshared"})
+"""Would let mounts made in the container out to the host."""
+_RELABEL: Final = frozenset({"z", "Z"})
+"""Has the engine rewrite the files' security labels, also of what is only to be read."""
+
+Resolve = Callable[[str], str | None]
+"""Returns where a host path leads, links followed; None where that cannot be seen from here."""
+
+
+def unseen(_: str) -> None:
+    """Say of every path that its links cannot be seen: the engine is on another host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One entry of the operator's list."""
+
+    source: str
+    is_read_only: bool
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a path of the host, and not the name of a volume."""
+        return self.source.startswith("/")
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it opens to each tenant another place."""
+        return OWN in self.source
+
+    def of(self, tenant_id: str) -> "Opening":
+        """Return what it opens to this tenant."""
+        return Opening(self.source.replace(OWN, tenant_id), self.is_read_only)
+
+
+def opening(entry: str) -> Opening:
+    """Return what an entry says."""
+    source = entry.removesuffix(_READ_ONLY)
+    if source.startswith("/"):
+        source = posixpath.normpath("/" + source.lstrip("/"))
+    return Opening(source, is_read_only=entry.endswith(_READ_ONLY))
+
+
+def shared_faults(entries: Sequence[str]) -> Iterator[str]:
+    """Say of each entry how several tenants could come at the host, or at each other, by it."""
+    paths = {entry: opening(entry) for entry in entries if entry.startswith("/")}
+    for entry, path in paths.items():
+        if re.search(r"[{}]", path.source.replace(OWN, "")):
+            yield f"{entry}: {OWN} is all that can be filled in"
+        elif not path.is_of_one and not path.is_read_only:
+            yield (
+                f"{entry}: several tenants could write there, and one that leaves a link makes "
+                f"the next one's mount lead anywhere on the host: write {entry}/{OWN} or "
+                f"{entry}{_READ_ONLY}, or say compute.policy.shared_volumes: true"
+            )
+        else:
+            yield from _above_faults(entry, path, paths)
+
+
+def _above_faults(entry: str, upper: Opening, paths: dict[str, Opening]) -> Iterator[str]:
+    """Say so where tenants write below what others mount."""
+    stem = upper.source.partition(OWN)[0] if upper.is_of_one else upper.source
+    for other, lower in paths.items():
+        is_written = lower.is_of_one and not lower.is_read_only
+        if not upper.is_of_one and is_written and is_at_or_above(stem, lower.source):
+            yield (
+                f"{entry}: tenants write below it ({other}), and a link that one leaves there "
+                "leads those who mount it anywhere on the host: narrow it, or say "
+                "compute.policy.shared_volumes: true"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """The rule, made of the operator's entries."""
+
+    entries: tuple[str, ...]
+    is_shared: bool = False
+    """Whether the operator knows that tenants share what they write."""
+    resolve: Resolve = unseen
+
+    def fault(self, volume: str, tenant_id: str) -> str | None:
+        """Return what is against the volume; None where it may be mounted."""
+        source, _, rest = volume.partition(":")
+        modes = frozenset(rest.partition(":")[2].split(","))
+        if modes & _LET_OUT:
+            return f"{min(modes & _LET_OUT)} would let mounts out to the host, got {volume!r}"
+        allowed = [opening(entry).of(tenant_id) for entry in self.entries]
+        opened = [entry for entry in allowed if self._opens(entry, source)]
+        if not opened:
+            listing = ", ".join(self.entries) or "nothing"
+            return f"compute.policy.volumes allows only {listing}, got {source!r}"
+        if all(entry.is_read_only for entry in opened):
+            if "ro" not in modes:
+                return f"compute.policy.volumes has it with :ro alone, got {volume!r}"
+            if modes & _RELABEL:
+                return f"what is only to be read is not relabelled, got {volume!r}"
+        return None
+
+    def _opens(self, entry: Opening, source: str) -> bool:
+        if not source.startswith("/") or not entry.is_path:
+            return source == entry.source
+        if ".." in source.split("/"):
+            return False
+        path = posixpath.normpath("/" + source.lstrip("/"))
+        if path == entry.source:
+            return True
+        return _lies_within(path, entry.source) and self._leads_within(path, entry)
+
+    def _leads_within(self, path: str, entry: Opening) -> bool:
+        """Whether a path below the entry is there still when its links are followed."""
+        target, top = self.resolve(path), self.resolve(entry.source)
+        if target is None or top is None:
+            return entry.is_read_only or self.is_shared
+        return target == top or _lies_within(target, top)
+
+
+def _lies_within(path: str, prefix: str) -> bool:
+    """Whether the prefix opens what lies below it; nothing that is precious."""
+    if prefix == "/" or not is_at_or_above(prefix, path):
+        return False
+    if path.endswith("/docker.sock") or any(is_at_or_above(path, kept) for kept in _PRECIOUS):
+        return False
+    # Below a precious path only a prefix that itself lies in it opens the way.
+    within = [kept for kept in _PRECIOUS[1:] if is_at_or_above(kept, path)]
+    return all(is_at_or_above(kept, prefix) for kept in within)
+
+
+def is_at_or_above(upper: str, path: str) -> bool:
+    """Whether the path is the upper one, or lies below it."""
+    return upper == path or path.startswith(upper.rstrip("/") + "/")

@@ -1,0 +1,121 @@
+"""Volumes of one tenant alone, for reading alone, and where links lead."""
+
+from pathlib import Path
+
+import pytest
+
+from consumer.adapters.surroundings import follow_links
+from consumer.policy_volumes import Volumes, shared_faults
+
+OWN = "/srv/tenants/{tenant_id}"
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        "/srv/tenants/acme:/data",
+        "/srv/tenants/acme/:/data:rw",
+        "/srv/shared:/data:ro",
+        "/srv/shared/deep/er:/data:ro,rslave",
+        "cache-acme:/cache",
+        "models:/models:ro",
+    ],
+)
+def test_a_tenant_may_mount_what_is_its_own_or_to_be_read(volume: str) -> None:
+    """Each tenant has its own of what holds `{tenant_id}`; what ends in `:ro` is read."""
+    volumes = Volumes((OWN, "/srv/shared:ro", "cache-{tenant_id}", "models:ro"))
+
+    assert volumes.fault(volume, "acme") is None
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"),
+    [
+        ("/srv/tenants/other:/data", "allows only"),
+        ("/srv/tenants:/data", "allows only"),
+        ("/srv/tenants/acme-2:/data", "allows only"),
+        ("/srv/tenants/acme/../other:/data", "allows only"),
+        ("/srv/tenants/{tenant_id}:/data", "allows only"),
+        ("/srv/shared:/data", "with :ro alone"),
+        ("/srv/shared:/data:rw", "with :ro alone"),
+        ("/srv/shared:/data:ro,Z", "not relabelled"),
+        ("models:/models", "with :ro alone"),
+        ("cache-other:/cache", "allows only"),
+        ("/srv/tenants/acme:/data:rshared", "let mounts out"),
+        ("/srv/tenants/acme/below:/data", "allows only"),
+    ],
+)
+def test_a_tenant_may_not_mount_anything_else(volume: str, words: str) -> None:
+    """Not another's, not for writing what is to be read, not below where links cannot be seen."""
+    volumes = Volumes((OWN, "/srv/shared:ro", "cache-{tenant_id}", "models:ro"))
+
+    assert words in (volumes.fault(volume, "acme") or "nothing")
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (("/srv/tenants",), "several tenants could write there"),
+        (("data", "/srv/a:ro", "/srv/b/"), "/srv/b/: several tenants"),
+        (("/srv:ro", OWN), "/srv:ro: tenants write below it"),
+        (("/srv/tenants:ro", OWN), "tenants write below it"),
+        (("/srv/{tenant}",), "{tenant_id} is all that can be filled in"),
+    ],
+)
+def test_a_prefix_that_several_tenants_may_write_is_told(
+    entries: tuple[str, ...], words: str
+) -> None:
+    """Also one for reading, above what tenants write: they could leave a link there."""
+    assert words in "; ".join(shared_faults(entries))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [(), (OWN,), ("data", "data-{tenant_id}"), ("/srv/a:ro", OWN), (OWN, f"{OWN}/logs:ro")],
+)
+def test_what_each_tenant_has_alone_is_not_told(entries: tuple[str, ...]) -> None:
+    """A volume with a name is no prefix: there is nothing of it below, by a link or without."""
+    assert list(shared_faults(entries)) == []
+
+
+def test_a_link_leads_where_it_leads(tmp_path: Path) -> None:
+    """A path below a prefix is looked at again where its links lead."""
+    own, outside = tmp_path / "tenants" / "acme", tmp_path / "outside"
+    (own / "real").mkdir(parents=True)
+    outside.mkdir()
+    (own / "out").symlink_to(outside)
+    (own / "root").symlink_to("/")
+    (own / "relative").symlink_to("../other")
+    (own / "within").symlink_to(own / "real")
+    (own / "nowhere").symlink_to("/not/there/yet")
+    volumes = Volumes((f"{tmp_path}/tenants/{{tenant_id}}",), resolve=follow_links)
+
+    def may(path: str) -> bool:
+        return volumes.fault(f"{own}/{path}:/data", "acme") is None
+
+    assert {path: may(path) for path in ("real", "within", "not/there/yet", "real/deeper")} == {
+        "real": True,
+        "within": True,
+        "not/there/yet": True,
+        "real/deeper": True,
+    }
+    for path in ("out", "root", "root/etc", "out/deeper", "relative", "nowhere"):
+        assert not may(path), path
+
+
+def test_a_prefix_that_is_a_link_itself_opens_where_it_leads(tmp_path: Path) -> None:
+    """The operator's own links are the operator's."""
+    (tmp_path / "disk" / "acme" / "real").mkdir(parents=True)
+    (tmp_path / "tenants").symlink_to(tmp_path / "disk")
+    volumes = Volumes((f"{tmp_path}/tenants/{{tenant_id}}",), resolve=follow_links)
+
+    assert volumes.fault(f"{tmp_path}/tenants/acme/real:/data", "acme") is None
+
+
+def test_links_that_cannot_be_seen_are_taken_for_the_worst() -> None:
+    """Below a prefix that tenants write nothing is mounted then, but where the operator knows."""
+    below = "/srv/tenants/acme/below:/data"
+
+    assert Volumes((OWN,)).fault(below, "acme") is not None
+    assert Volumes((OWN,), is_shared=True).fault(below, "acme") is None
+    assert Volumes((f"{OWN}:ro",)).fault(f"{below}:ro", "acme") is None
