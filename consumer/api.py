@@ -34,6 +34,7 @@ from consumer.model import (
     Tenant,
     TenantId,
     as_tenant_id,
+    authority,
 )
 
 _log: Final = structlog.get_logger(__name__)
@@ -126,7 +127,9 @@ class Api:
                 await web.TCPSite(runner, host, port).start()
             except OSError as error:
                 why = error.strerror or error
-                raise ConsumerError(f"cannot listen on http {host}:{port}: {why}") from error
+                raise ConsumerError(
+                    f"cannot listen on http {authority(host, port)}: {why}"
+                ) from error
             self._runner = runner
             yield
         finally:

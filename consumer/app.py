@@ -41,7 +41,7 @@ from consumer.feed import Feed, Lines
 from consumer.intake import Intake
 from consumer.lease import Lease
 from consumer.metrics import Metrics
-from consumer.model import TenantId
+from consumer.model import TenantId, authority
 from consumer.outbox import Outbox
 from consumer.reconciler import Reconciler
 from consumer.remembered import REMEMBERED
@@ -86,6 +86,7 @@ async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     wiring.check_provider_config(settings)
+    wiring.check_broker_tls(settings)
     for warning in settings.warnings():
         _log.warning("settings", warning=warning)
     async with AsyncExitStack() as stack:
@@ -199,7 +200,7 @@ async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIter
         token=settings.http.token,
     )
     async with api.serve(settings.http.host, settings.http.port):
-        _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+        _tell_listening(settings.http.host, api.bound_port)
         # No group: what the block raises is to come out as it is.
         telling = asyncio.create_task(loudly("feed", for_ever("feed", feed.run())), name="feed")
         try:
@@ -405,7 +406,11 @@ async def _open_api(
         token=settings.http.token,
     )
     await stack.enter_async_context(api.serve(settings.http.host, settings.http.port))
-    _log.info("listening", http_host=settings.http.host, http_port=api.bound_port)
+    _tell_listening(settings.http.host, api.bound_port)
+
+
+def _tell_listening(host: str, port: int) -> None:
+    _log.info("listening", http_host=host, http_port=port, url=f"http://{authority(host, port)}")
 
 
 async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from consumer.adapters.compute_api import ask
 from consumer.adapters.rabbitmq_operator import watch_statuses
 from consumer.errors import BrokerError, ConsumerError, LoginRefused
-from consumer.model import Document
+from consumer.model import Document, authority
 from consumer.settings import Settings
 from consumer.terminal import harmless, live_table, print_table, say
 from consumer.wiring import broker_link, topology
@@ -21,6 +21,8 @@ from consumer.wiring import broker_link, topology
 COLUMNS: Final = ("tenant", "state", "reason", "wanted", "message")
 _FIELDS: Final = ("tenant_id", "state", "reason", "desired", "message")
 _LOOK_SECONDS: Final = 1.0
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
+"""Where a consumer on this host answers that listens on every address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ def _row(tenant: Document) -> tuple[object, ...]:
 
 async def ask_consumer(settings: Settings, url: str | None, path: str) -> dict[str, object]:
     """Return what the consumer answers. Raises ConsumerError when it is no answer."""
-    host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host  # noqa: S104 - compared
-    base = (url or f"http://{host}:{settings.http.port}").rstrip("/")
+    host = _ANY.get(settings.http.host, settings.http.host)
+    base = (url or f"http://{authority(host, settings.http.port)}").rstrip("/")
     code, document = await ask(base, path, token=settings.http.token)
     if code != 200:
         raise ConsumerError(f"{code}: {document.get('message', document)}")

@@ -33,6 +33,11 @@ def as_tenant_id(text: str) -> TenantId:
     return TenantId(text)
 
 
+def authority(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 # --- what is wanted ---------------------------------------------------------------------------
 
 

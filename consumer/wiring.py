@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from consumer.adapters.certificates import TlsFault, tls_context
 from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_board import DockerBoard
 from consumer.adapters.docker_checkup import DockerCheckup
@@ -21,8 +22,6 @@ from consumer.adapters.docker_client import (
     DockerClient,
     Endpoint,
     Permit,
-    TlsFault,
-    tls_context,
     unconditional,
 )
 from consumer.adapters.docker_networks import Network
@@ -79,6 +78,16 @@ def broker_link(settings: Settings) -> BrokerLink:
         heartbeat_seconds=broker.heartbeat_seconds,
         call_seconds=broker.request_seconds,
     )
+
+
+def check_broker_tls(settings: Settings) -> None:
+    """Raise SettingsError for a file of `broker.tls` that cannot be used."""
+    if not urlsplit(settings.broker.url).scheme.startswith("amqps"):
+        return
+    try:
+        broker_link(settings).tls.context()
+    except TlsFault as fault:
+        raise SettingsError((Fault(f"broker.tls.{fault.name}", fault.rule),)) from fault
 
 
 def topology(settings: Settings) -> Topology:

@@ -8,7 +8,7 @@ from typing import Final
 
 import trustme
 
-from consumer.adapters.docker_client import tls_context
+from consumer.adapters.certificates import tls_context
 from deploy.lab.servers import DockerHost
 from tests.conftest import import_web_image
 

@@ -22,7 +22,6 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
-from consumer.adapters.certificates import look_at_certificates
 from consumer.errors import ConsumerError, EngineUnavailable
 
 STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
@@ -86,62 +85,6 @@ class Refused(ConsumerError):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-class TlsFault(ConsumerError):
-    """A PEM file is no good: `name` says which (`ca`, `cert`), `rule` what is the matter."""
-
-    def __init__(self, name: str, rule: str) -> None:
-        super().__init__(f"{name}: {rule}")
-        self.name = name
-        self.rule = rule
-
-
-def tls_context(
-    *,
-    ca: str | None = None,
-    cert: str | None = None,
-    key: str | None = None,
-    verify: bool = True,
-    is_strict: bool = False,
-) -> ssl.SSLContext:
-    """Return how TLS is spoken with an engine; without `ca`, the system's are trusted.
-
-    Raises TlsFault when a file cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise TlsFault("ca", f"{ca} cannot be used: {_tls_words(error)}") from error
-    look_at_certificates(context, is_strict=is_strict)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if cert is not None:
-        try:
-            context.load_cert_chain(cert, key, _no_passphrase)
-        except (OSError, ValueError) as error:
-            raise TlsFault(
-                "cert", f"{cert} cannot be used with the key {key}: {_tls_words(error)}"
-            ) from error
-    return context
-
-
-def _no_passphrase() -> str:
-    # Or OpenSSL would ask for it on the terminal, and wait.
-    raise ValueError("the key has a passphrase, which nobody is here to type")
-
-
-def _tls_words(error: Exception) -> str:
-    match error:
-        case ssl.SSLError(reason=str(reason)):
-            return reason.replace("_", " ").lower()
-        case ssl.SSLError():
-            return "it is no PEM file of this kind"
-        case OSError(strerror=str(words)):
-            return words
-        case _:
-            return str(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused
 from pamqp.common import FieldValue
 
-from consumer.adapters.certificates import look_at_certificates
+from consumer.adapters.certificates import TlsFault, tls_context
 from consumer.adapters.redaction import forms_of, redact
 from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRefused
 from consumer.model import EventKind
@@ -63,15 +63,14 @@ class BrokerTls:
     is_strict: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """Return the context; raise OSError (with ssl.SSLError) when a file is no good."""
-        context = ssl.create_default_context(cafile=self.ca)
-        look_at_certificates(context, is_strict=self.is_strict)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
-        return context
+        """Return the context. Raises TlsFault when a file is no good."""
+        return tls_context(
+            ca=self.ca,
+            cert=self.cert,
+            key=self.key,
+            verify=self.verify,
+            is_strict=self.is_strict,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +126,14 @@ async def connect(link: BrokerLink, name: str) -> AsyncIterator[AbstractConnecti
     Plain, not robust: a robust channel can stay closed for ever while its connection is up, so
     whoever holds this rebuilds everything at any loss.
     """
+    tls = _tls_context(link)
     with translated(link), _url_read(link):
         # aiormq takes these two from the URL alone.
         connection = await aio_pika.connect(
             link.url,
             heartbeat=link.heartbeat_seconds,
             name=name,
-            ssl_context=link.tls.context() if link.url.startswith("amqps:") else None,
+            ssl_context=tls,
             timeout=link.call_seconds,
         )
     try:
@@ -154,6 +154,14 @@ def _url_read(link: BrokerLink) -> Iterator[None]:
             f"the client cannot read broker.url for {link.place}: what is no letter or digit in it "
             "has to be percent-encoded"
         ) from None
+
+
+def _tls_context(link: BrokerLink) -> ssl.SSLContext | None:
+    try:
+        return link.tls.context() if link.url.startswith("amqps:") else None
+    except TlsFault as fault:
+        # Found good at the start; it may be just being replaced.
+        raise BrokerError(f"broker.tls.{fault}") from fault
 
 
 async def _close(connection: AbstractConnection, seconds: float) -> None:

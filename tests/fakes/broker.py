@@ -14,6 +14,8 @@ from consumer.errors import BrokerError, MessageRefused
 from consumer.messages import DeadLetter, Delivery
 from consumer.model import OutboxEntry, TenantId
 
+_DEADLINE_SECONDS = 10.0
+
 
 class Mode(StrEnum):
     """What becomes of a publish."""
@@ -45,6 +47,8 @@ class FakeBroker:
         """Whose dead letters are refused, whatever the mode."""
         self.broken_tags: set[int] = set()
         """Over whose dead letters the adapter fails by what nobody foresaw."""
+        self.slow_tenants: dict[TenantId, float] = {}
+        """After how many seconds a status event of theirs is confirmed; never, if infinite."""
         self.journal: list[Entry] = []
         self.arrived: list[OutboxEntry] = []
         """Status events that reached the broker, confirmed or not."""
@@ -114,12 +118,21 @@ class FakeBroker:
         """Publish a status event."""
         self.tries += 1
         await asyncio.sleep(0)
+        if (seconds := self.slow_tenants.get(entry.tenant_id)) is not None:
+            await self._wait_in_vain(seconds)
         if entry.tenant_id in self.refused_tenants:
             raise MessageRefused("landlord.status takes no message: nack")
         await self._refuse_or_hang()
         self.arrived.append(entry)
         self.journal.append(Entry("status", f"{entry.tenant_id} {entry.sequence}"))
         self._lose_confirm()
+
+    @staticmethod
+    async def _wait_in_vain(seconds: float) -> None:
+        """Wait for a confirm; a deadline of ten seconds is over before some."""
+        await asyncio.sleep(min(seconds, _DEADLINE_SECONDS))
+        if seconds > _DEADLINE_SECONDS:
+            raise BrokerError("no answer within 10 s")
 
     async def publish_dead_letter(self, letter: DeadLetter) -> None:
         """Publish to the dead-letter exchange."""

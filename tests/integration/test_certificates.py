@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from consumer.adapters.docker_client import tls_context
+from consumer.adapters.certificates import tls_context
 from consumer.adapters.rabbitmq_topology import BrokerTls
 from deploy.lab.packages import find
 

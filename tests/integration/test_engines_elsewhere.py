@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from consumer.adapters.certificates import tls_context
 from consumer.adapters.docker import DockerEngine
-from consumer.adapters.docker_client import Endpoint, tls_context
+from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineUnavailable
 from consumer.model import ContainerStatus

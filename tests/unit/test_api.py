@@ -757,6 +757,13 @@ async def test_after_the_block_nobody_listens() -> None:
         pass
 
 
+async def test_an_address_that_is_not_ours_is_told_as_in_a_url() -> None:
+    """One of IPv6 stands in brackets, so that it can be told from the port."""
+    with pytest.raises(ConsumerError, match=r"cannot listen on http \[2001:db8::1\]:9580: "):
+        async with World().api().serve("2001:db8::1", 9580):
+            pass
+
+
 async def test_stopping_does_not_wait_for_idle_connections() -> None:
     """A client that keeps its connection open does not hold up the stop."""
     api = World().api()

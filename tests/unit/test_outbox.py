@@ -330,3 +330,91 @@ async def test_a_commit_during_the_drain_is_drained_too(bench: Bench) -> None:
 
     assert bench.arrived(OTHER) == [0]
     assert await bench.unsent() == []
+
+
+async def test_a_slow_confirm_holds_up_no_other(bench: Bench) -> None:
+    """Whoever is committed while one tenant waits for its confirm goes at once, again and again."""
+    bench.broker.slow_tenants = {ACME: 9.0}
+    await bench.commit(ACME, 2)
+
+    async with bench.relaying():
+        arrived = []
+        for _ in range(3):
+            await asyncio.sleep(1)
+            await bench.commit(OTHER)
+            await asyncio.sleep(0.01)
+            arrived.append(len(bench.arrived(OTHER)))
+        unsent = {entry.tenant_id for entry in await bench.unsent()}
+        await asyncio.sleep(30)
+
+    assert arrived == [1, 2, 3]
+    assert unsent == {ACME}, "what was confirmed is marked meanwhile"
+    assert bench.arrived(ACME) == [0, 1]
+
+
+async def test_a_confirm_that_never_comes_holds_its_tenant_alone(bench: Bench) -> None:
+    """The deadline of one is no sign that the broker is away while others are confirmed."""
+    bench.broker.slow_tenants = {ACME: 3600.0}
+    await bench.commit(ACME)
+
+    async with bench.relaying():
+        waits = []
+        for _ in range(60):
+            await bench.commit(OTHER)
+            began, count = asyncio.get_running_loop().time(), len(bench.arrived(OTHER))
+            while len(bench.arrived(OTHER)) == count:  # noqa: ASYNC110 - a fake has no event
+                await asyncio.sleep(0.01)
+            waits.append(asyncio.get_running_loop().time() - began)
+            await asyncio.sleep(0.7)
+
+    assert max(waits) < 0.05
+    assert bench.arrived(ACME) == []
+
+
+async def test_a_tenant_with_much_to_tell_holds_up_no_other(bench: Bench) -> None:
+    """Its entries go a few at a time, in order, each once."""
+    bench.broker.slow_tenants = {ACME: 0.1}
+    await bench.commit(ACME, 30)
+
+    async with bench.relaying():
+        await asyncio.sleep(0.5)
+        await bench.commit(OTHER)
+        await asyncio.sleep(0.01)
+        others = bench.arrived(OTHER)
+        await asyncio.sleep(10)
+
+    assert others == [0]
+    assert bench.arrived(ACME) == list(range(30))
+
+
+async def test_a_broker_that_is_away_is_tried_by_one_at_a_time(bench: Bench) -> None:
+    """However many have something to tell."""
+    bench.broker.mode = Mode.AWAY
+    for number in range(20):
+        await bench.commit(TenantId(f"t{number}"))
+
+    async with bench.relaying():
+        await asyncio.sleep(60)
+        tries = bench.broker.tries
+        bench.broker.mode = Mode.CONFIRM
+        await bench.outbox.drain()
+
+    assert tries < 20 + 20
+    assert len(bench.broker.arrived) == 20
+    assert repr(bench.outbox) == "<Outbox under_way=0 held=0 away=False>"
+
+
+async def test_what_is_confirmed_is_marked_once_the_ledger_is_there(bench: Bench) -> None:
+    """A ledger that is down at that moment costs no second publish."""
+    bench.broker.slow_tenants = {ACME: 1.0}
+    await bench.commit(ACME)
+
+    async with bench.relaying():
+        await asyncio.sleep(0.5)
+        bench.ledger.is_down = True
+        await asyncio.sleep(30)
+        bench.ledger.is_down = False
+        await bench.outbox.drain()
+
+    assert bench.arrived(ACME) == [0]
+    assert await bench.unsent() == []

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from consumer.adapters.registries import Credentials
 from consumer.errors import SettingsError
 from consumer.settings import load
-from consumer.wiring import docker_board, registry_logins, spec_defaults
+from consumer.wiring import check_broker_tls, docker_board, registry_logins, spec_defaults
 
 
 def test_logins_are_read_where_the_settings_say(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def folder(tmp_path: Path) -> Path:
         ),
         pytest.param(
             {"cert": "cert", "key": "locked"},
-            "cert: {}/cert.pem cannot be used with the key {}/locked.pem: the key has a passphrase",
+            "key: {1}/locked.pem has a passphrase",
             id="passphrase",
         ),
     ],
@@ -96,7 +96,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_file_that_is_no_certificate_is_told_by_its_setting(
     folder: Path, files: dict[str, str], fault: str
 ) -> None:
-    """Before anything is asked of the engine, and without waiting for a passphrase."""
+    """Before engine or broker are asked for anything, and without waiting for a passphrase."""
     variables = {
         f"LANDLORD_COMPUTE__DOCKER__TLS__{key.upper()}": f"{folder}/{name}.pem"
         for key, name in files.items()
@@ -107,6 +107,11 @@ def test_a_file_that_is_no_certificate_is_told_by_its_setting(
         docker_board(settings)
 
     assert str(refused.value).startswith(f"compute.docker.tls.{fault.format(folder, folder)}")
+    broker = {name.replace("COMPUTE__DOCKER", "BROKER"): it for name, it in variables.items()}
+    url = {"LANDLORD_BROKER__URL": "amqps://u:p@broker/"}
+    with pytest.raises(SettingsError) as refused:
+        check_broker_tls(load(Path("/dev/null"), broker | url))
+    assert str(refused.value).startswith(f"broker.tls.{fault.format(folder, folder)}")
 
 
 def test_good_files_are_taken(folder: Path) -> None:
