@@ -10,6 +10,7 @@ from typing import Final
 
 from deploy.lab import debian, mirror
 from deploy.lab.docker_cli import DockerCli
+from deploy.lab.packages import package_of
 from deploy.lab.registry import registry
 from deploy.lab.servers import DockerHost
 
@@ -92,6 +93,7 @@ def import_debian(docker: DockerCli, name: str, *packages: str) -> None:
 def import_servers(host: DockerHost) -> None:
     """Make images of RabbitMQ, Prometheus and an engine that are used as the official ones are."""
     docker = DockerCli(host.url)
-    import_debian(docker, _SERVERS, "rabbitmq-server", "prometheus", "docker.io", "openssl")
+    engine = {package_of("dockerd"), package_of("docker")}
+    import_debian(docker, _SERVERS, "rabbitmq-server", "prometheus", *engine, "openssl")
     for name, lines in ((RABBITMQ, _RABBITMQ), (PROMETHEUS, _PROMETHEUS), (DIND, _DIND)):
         docker.run("build", "-q", "-t", name, "-", stdin=f"FROM {_SERVERS}\n{lines}".encode())

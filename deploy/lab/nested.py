@@ -33,6 +33,7 @@ _RIGHTS: Final = (
     # container itself.
     *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
     *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined"),
     *("-v", "/sys/fs/cgroup:/sys/fs/cgroup", "--device-cgroup-rule", "a *:* rwm"),
     # Without `--privileged` it cannot be switched on from within, where this machine has it off.
     *("--sysctl", "net.ipv4.ip_forward=1"),

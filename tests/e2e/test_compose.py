@@ -74,7 +74,12 @@ class Compose:
         """Return what the command prints. Raises LabError with what it complains about."""
         outcome = subprocess.run(
             [*self._words, *words],
-            env={**os.environ, "DOCKER_HOST": self.host.url},
+            # Compose 2 takes down only what is of a profile that is named.
+            env={
+                **os.environ,
+                "DOCKER_HOST": self.host.url,
+                "COMPOSE_PROFILES": "observability",
+            },
             capture_output=True,
             text=True,
             check=False,

@@ -108,8 +108,10 @@ async def test_an_engine_is_reached_by_dockers_own_variables(
         monkeypatch.setenv("DOCKER_HOST", engine.url)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+        # On Docker's own, which tenants share, there would be a warning.
+        own_network = {"COMPUTE__DOCKER__NETWORK_NAME": "ll-far-away"}
         async with own_world(
-            broker, engine.host, tmp_path, docker_url="tcp://127.0.0.1:1"
+            broker, engine.host, tmp_path, docker_url="tcp://127.0.0.1:1", **own_network
         ) as world:
             monkeypatch.undo()
             port = {"container_port": 8080, "host_port": 18080}

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from typing import TypeVar
 
@@ -49,6 +49,7 @@ class InlineLedger(SqlLedger):
         self.has_crashed = False
         """Whether the process is to be taken for dead: its writes do not return."""
         self._fault: tuple[int, Exception, bool] | None = None
+        self._copies = ExitStack()
 
     async def revive(self) -> None:
         """Have a new process write from now on: whatever waits for a dead one's write is gone."""
@@ -64,8 +65,8 @@ class InlineLedger(SqlLedger):
         self._fault = (self.writes + nth, error, takes_effect)
 
     def saved(self) -> sqlite3.Connection:
-        """Return a copy of all that is in it."""
-        copy = sqlite3.connect(":memory:")
+        """Return a copy of all that is in it; it is there until this ledger is closed."""
+        copy = self._copies.enter_context(closing(sqlite3.connect(":memory:")))
         with closing(self._engine.raw_connection()) as connection:
             connection.driver_connection.backup(copy)  # type: ignore[union-attr]  # SQLite's own
         return copy
@@ -83,6 +84,7 @@ class InlineLedger(SqlLedger):
 
     @override
     async def close(self) -> None:
+        self._copies.close()
         self._engine.dispose()
         self._thread.shutdown(wait=False)
         if self._lock is not None:
