@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 _MEGABYTE: Final = 1024 * 1024
+_MOST_STRANGERS: Final = 5
 _GIGABYTE: Final = 1024 * _MEGABYTE
 _SKEW_WARNING_SECONDS: Final = 5.0
 _SKEW_WRONG_SECONDS: Final = 60.0
@@ -261,6 +262,29 @@ def judge_ledger(name: str, sight: LedgerSight) -> Examined:
     if not sight.is_there:
         return fine(name, f"{sight.path} is not there yet; it will be made")
     return fine(name, f"{sight.path} is sound, and writable")
+
+
+def judge_strangers(
+    name: str, *, ours: int, left_of: Sequence[str], copies: Sequence[str]
+) -> list[Examined]:
+    """Judge what carries our labels: of which tenants another ledger's, which are only copies."""
+    judged = [fine(name, f"{ours} with our labels were made by this ledger's consumer")]
+    if left_of:
+        told = (
+            f"{len(left_of)} were made by another ledger's consumer, and are left alone: of "
+            f"{_some(left_of)}"
+        )
+        cure = "landlord-consumer take-over   # if that ledger is lost"
+        judged.append(warning(name, told, cure))
+    if copies:
+        told = f"{len(copies)} have our labels and were not made by us; they are left alone"
+        cure = f"docker inspect {_some(copies)}   # whose are they?"
+        judged.append(warning(name, told, cure))
+    return judged
+
+
+def _some(words: Sequence[str]) -> str:
+    return " ".join((*words[:_MOST_STRANGERS], *(["..."] if len(words) > _MOST_STRANGERS else [])))
 
 
 # --- the policy ---------------------------------------------------------------------------------

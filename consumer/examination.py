@@ -15,7 +15,12 @@ from urllib.parse import urlsplit
 
 from consumer import wiring
 from consumer.adapters.docker_checkup import DockerCheckup, EngineSight
-from consumer.adapters.ledger import ledger_folder, look_at_ledger, recorded_specs
+from consumer.adapters.ledger import (
+    ledger_folder,
+    look_at_containers,
+    look_at_ledger,
+    recorded_specs,
+)
 from consumer.adapters.rabbitmq_checkup import BrokerSight, look_at_broker
 from consumer.adapters.registries import LoginError
 from consumer.adapters.surroundings import (
@@ -24,6 +29,7 @@ from consumer.adapters.surroundings import (
     look_at_socket,
     missing_paths,
 )
+from consumer.belonging import is_left_by_another
 from consumer.checkup import (
     ENGINE_SPACE,
     LEDGER_SPACE,
@@ -41,6 +47,7 @@ from consumer.checkup import (
     judge_rights,
     judge_secrets,
     judge_space,
+    judge_strangers,
     untried,
     warning,
     wrong,
@@ -399,6 +406,29 @@ async def _ledger_disk(ground: _Ground) -> list[Examined]:
     return [judge_space(name, folder, free, LEDGER_SPACE, f"df -h {folder}   # and make room")]
 
 
+async def _containers(ground: _Ground) -> list[Examined]:
+    name = "containers"
+    if isinstance(await _seen(ground.engine), ConsumerError):
+        return [untried(name, "the engine cannot be asked")]
+    try:
+        recorded = await _in_thread(lambda: look_at_containers(ground.settings.ledger.url))
+    except ConsumerError as error:
+        return [untried(name, str(error))]
+    naming = wiring.naming(ground.settings, recorded.ledger_id)
+    try:
+        seen = await ground.docker.look_at_containers(naming)
+    except ConsumerError as error:
+        return [wrong(name, str(error))]
+    strangers = [it for it in seen if not recorded.has(it)]
+    left = [it for it in strangers if is_left_by_another(it)]
+    return judge_strangers(
+        name,
+        ours=len(seen) - len(strangers),
+        left_of=[it.tenant_id for it in left],
+        copies=[it.container_id[:12] for it in strangers if it not in left],
+    )
+
+
 CHECKS: Final[dict[str, _Check]] = {
     "settings": _settings,
     "policy": _policy,
@@ -415,5 +445,6 @@ CHECKS: Final[dict[str, _Check]] = {
     "broker names": _broker_names,
     "ledger": _ledger,
     "ledger disk": _ledger_disk,
+    "containers": _containers,
 }
 """By the names that they are told under, in the order in which a person would look."""

@@ -41,7 +41,7 @@ ACTIONS: Final = (
     *("create", "start", "stop", "remove", "rename", "adjust", "giveup", "wait", "nothing"),
 )
 OPERATIONS: Final = (
-    *("create", "start", "stop", "kill", "remove", "rename", "update", "inspect", "list", "login"),
+    *("create", "start", "kill", "remove", "rename", "update", "inspect", "list", "login"),
     *("logs", "get archive", "put archive", "image inspect", "info", "ping"),
     *("network connect", "network create", "network disconnect", "network list", "network remove"),
 )

@@ -2,8 +2,9 @@
 
 Each method says what holds after it returns, what it raises, and whether it may be repeated. All
 may be cancelled; a cancelled engine call that could change something is first seen through to its
-end (it has a deadline), so that no request is still on its way when the caller goes on. Fakes and
-real adapters are held to the same contract tests.
+end (it has a deadline), so that no request is still on its way when the caller goes on; `create`
+and `stop` say what holds of them instead. Fakes and real adapters are held to the same contract
+tests.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -72,6 +73,8 @@ class Engine(Protocol):
     ) -> Container:
         """Return a new container, created and not started, under the role's name.
 
+        Cancelled, it waits a moment for the engine, no longer: what is made later is told by the
+        engine event `create`, and a later call for the same name waits for it.
         It carries its serial and our ledger's id. After an unclear answer it looks by name before
         it gives up or tries again, so repeating it with the same serial never makes a second one of
         the same role. Raises EngineError create_failed, name_conflict,

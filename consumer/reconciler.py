@@ -159,6 +159,9 @@ class Reconciler:
                 return status in (None, ContainerStatus.EXITED, ContainerStatus.DEAD)
             case "destroy":
                 return status is None
+            case "create":
+                # One of ours that nobody waited for any more may be made late.
+                return status is not None
             case _:
                 return False
 

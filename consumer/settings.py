@@ -407,7 +407,9 @@ class Reconcile(_Group):
 
 
 class Limits(_Group):
-    pulls: Count = Field(3, description="images pulled at a time")
+    pulls: Count = Field(
+        3, description="images pulled at a time; those that do not move go on beside them"
+    )
     starts: Count = Field(
         32, description="most containers made at a time; fewer as the host does best"
     )

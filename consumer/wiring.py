@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ from consumer.adapters.docker_client import (
 from consumer.adapters.docker_networks import Network
 from consumer.adapters.docker_spec import Naming
 from consumer.adapters.docker_stops import Waiting
-from consumer.adapters.images import PullLimits
+from consumer.adapters.pulls import PullLimits
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
@@ -150,7 +149,7 @@ def docker_board(settings: Settings) -> DockerBoard:
     docker = settings.compute.docker
     return DockerBoard(
         endpoint=_endpoint(docker),
-        naming=_naming(settings),
+        naming=naming(settings),
         host_name=platform.node(),
     )
 
@@ -182,7 +181,7 @@ def docker_engine(
     docker, limits = settings.compute.docker, settings.limits
     return DockerEngine(
         endpoint=_endpoint(docker),
-        naming=replace(_naming(settings), ledger_id=ledger_id),
+        naming=naming(settings, ledger_id),
         network=Network(
             name=docker.network_name,
             driver=docker.network_driver,
@@ -217,8 +216,13 @@ def registry_logins(settings: Settings) -> RegistryLogins:
     return RegistryLogins(logins, docker_config=docker_config)
 
 
-def _naming(settings: Settings) -> Naming:
-    return Naming(prefix=settings.compute.docker.label_prefix, instance=settings.instance)
+def naming(settings: Settings, ledger_id: str = "") -> Naming:
+    """Return how what is ours is named on the engine, and marked with the ledger's id."""
+    return Naming(
+        prefix=settings.compute.docker.label_prefix,
+        instance=settings.instance,
+        ledger_id=ledger_id,
+    )
 
 
 def _endpoint(docker: Docker) -> Endpoint:

@@ -3,8 +3,9 @@
 Sees only containers with our labels and instance, and touches of them only those it is told to; of
 others it sees the ports that they hold. After an unclear answer it looks before it says anything.
 "Already so" is success. Requests that change something are seen through to their end even when the
-caller is cancelled. Reasons come from status codes and from the container's own state; the engine's
-words are only a second hint, in one table.
+caller is cancelled; only a creation that hangs, and a grace period, are not waited for. Reasons
+come from status codes and from the container's own state; the engine's words are only a second
+hint, in one table.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from consumer.adapters.docker_client import (
     see_through,
     unconditional,
 )
+from consumer.adapters.docker_creations import Creations
 from consumer.adapters.docker_networks import Network, TenantNetwork, lacks_network
 from consumer.adapters.docker_secrets import Secrets
 from consumer.adapters.docker_spec import (
@@ -49,8 +51,9 @@ from consumer.adapters.docker_spec import (
 )
 from consumer.adapters.docker_stops import Stops, Waiting
 from consumer.adapters.docker_words import LastWords
-from consumer.adapters.images import Images, PullLimits
+from consumer.adapters.images import Images
 from consumer.adapters.places import Places
+from consumer.adapters.pulls import PullLimits
 from consumer.adapters.registries import FindCredentials
 from consumer.adapters.start_limit import StartGate
 from consumer.belonging import CURE_OF_LOST_LEDGER, ours_among
@@ -92,7 +95,7 @@ _REMOVAL_PATIENCE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.2
 _MOST_EVENT_BYTES: Final = 4 * 1024 * 1024
 _WAKING: Final = frozenset(
-    {"start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
+    {"create", "start", "die", "oom", "stop", "pause", "unpause", "destroy", "restart", "update"}
 )
 _PODMAN_ACTIONS: Final = {"remove": "destroy"}
 _RUNNING: Final = frozenset({ContainerStatus.RUNNING, ContainerStatus.RESTARTING})
@@ -168,6 +171,7 @@ class DockerEngine:
             credentials=credentials,
             limits=pull_limits or PullLimits(),
             observe_pull=partial(observers.phase, "pull"),
+            waiting=waiting,
         )
         self._naming = naming
         self._limits = limits or EngineLimits()
@@ -180,6 +184,7 @@ class DockerEngine:
         self._last_words = LastWords(self._client, self._secrets)
         self._observe_phase = observers.phase
         self._gate = StartGate(self._limits.starts, on_change=observers.start_limit)
+        self._creations = Creations()
         self._stops = Stops(
             self._client,
             inspect=self._inspect,
@@ -336,14 +341,17 @@ class DockerEngine:
     ) -> Container:
         """Return a new container, created and not started."""
         asked = _Asked(tenant_id, spec, generation, role, serial)
+        name = self._naming.container(tenant_id, role)
+        leftover = await self._creations.leftover(name)
+        if leftover is not None and not asked.is_answered_by(leftover):
+            await see_through(self._remove(leftover))  # never started, and wanted by nobody now
         async with self._timed("create", self._gate.creating()) as creation:
-            created = await see_through(self._create(asked))
+            created = await self._creations.see(name, self._create(name, asked))
             creation.container_id = created.container_id
         return created
 
-    async def _create(self, asked: "_Asked") -> Container:
+    async def _create(self, name: str, asked: "_Asked") -> Container:
         naming, spec = self._naming, asked.spec
-        name = naming.container(asked.tenant_id, asked.role)
         document = to_create_document(
             spec,
             to_labels(naming, asked.tenant_id, spec, asked.generation, asked.serial),

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from consumer.adapters.docker_client import DockerClient, Refused
 from consumer.adapters.docker_networks import BUILT_IN, openness, real_name
-from consumer.adapters.docker_spec import network_trouble
+from consumer.adapters.docker_spec import Naming, as_filter, network_trouble, to_sighting
 from consumer.adapters.registries import Credentials
 from consumer.errors import EngineUnavailable
 from consumer.image_reference import DEFAULT_REGISTRY
-from consumer.model import Document
+from consumer.model import Document, Sighting
 
 _HUB_LOGIN: Final = "https://index.docker.io/v1/"
 _LIMITS: Final = {
@@ -107,6 +107,22 @@ class DockerCheckup:
             trouble=None if is_built_in else network_trouble(found, driver),
             openness=openness(name, driver, found),
         )
+
+    async def look_at_containers(self, naming: Naming) -> list[Sighting]:
+        """Return one line for each container with our labels."""
+        filters = as_filter(naming.filters())
+        try:
+            async with self._client.asking("list", self._seconds) as docker:
+                listed = await docker._query_json(  # noqa: SLF001 - the library's own hides each line
+                    "containers/json", params={"all": "1", "filters": filters}
+                )
+        except Refused as error:
+            raise EngineUnavailable(f"the engine cannot list containers: {error}") from error
+        seen = []
+        for line in listed:
+            with suppress(ValueError):  # somebody wrote our labels by hand; it is no tenant's
+                seen.append(to_sighting(line, naming))
+        return seen
 
     async def try_login(self, registry: str, login: Credentials) -> str | None:
         """Have the engine log in at the registry; return why that failed, None when it did not."""

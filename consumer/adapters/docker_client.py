@@ -61,7 +61,6 @@ Operation = Literal[
     "remove",
     "rename",
     "start",
-    "stop",
     "update",
     "volume create",
     "volume inspect",

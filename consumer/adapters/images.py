@@ -1,15 +1,16 @@
 """Pulls: an image is here when inspecting it says so, and not before.
 
-Equal pulls (same reference, same credentials) are one; how many run at a time is bounded. A pull
-has no total deadline, only one for its first sign of progress and one between signs. The progress
-stream can carry an error inside a success, and can end early without one; so the engine is asked
-for the image afterwards, whatever the stream said.
+Equal pulls (same reference, same credentials) are one; how many run at a time is bounded, and who
+does not move steps aside (see `pulls`). A pull has no total deadline, only one for its first sign
+of progress, and one for moving on: signs without progress are none. The progress stream can carry
+an error inside a success, and can end early without one; so the engine is asked for the image
+afterwards, whatever the stream said.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from aiodocker.jsonstream import json_stream_stream
 from aiodocker.utils import compose_auth_header
 
 from consumer.adapters.docker_client import DockerClient, Refused
+from consumer.adapters.pulls import Pace, Progress, PullLimits, PullPlaces, Ticket
 from consumer.adapters.registries import Credentials, FindCredentials, LoginError
 from consumer.errors import EngineError
 from consumer.image_reference import ImageReference, parse_image
@@ -28,18 +30,8 @@ _log: Final = structlog.get_logger(__name__)
 
 _NOT_FOUND: Final = 404
 _PHRASE: Final = "failed to pull image"
-_TELL_SECONDS: Final = 10.0
-_MEGABYTE: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullLimits:
-    """How many pulls at a time, and how long (seconds) one may show no progress."""
-
-    pulls: int = 3
-    first_sign_seconds: float = 120.0
-    idle_seconds: float = 300.0
-    inspect_seconds: float = 30.0
+_MOST_STEP_SECONDS: Final = 1.0
+"""Between two looks at how far a pull has come."""
 
 
 @dataclass(slots=True)
@@ -48,34 +40,6 @@ class _Pull:
 
     task: "asyncio.Task[None]"
     waiters: int = 0
-
-
-class Progress:
-    """How far a pull has come, told in the log every ten seconds."""
-
-    def __init__(self, image: str, *, now: Callable[[], float]) -> None:
-        self._image = image
-        self._now = now
-        self._told_at = now()
-        self._layers: dict[object, tuple[int, int]] = {}
-
-    def note(self, sign: Mapping[str, object]) -> None:
-        """Take in one line of the engine's progress; one without numbers says that it goes on."""
-        detail = sign.get("progressDetail")
-        if sign.get("status") == "Downloading" and isinstance(detail, Mapping):
-            current, total = detail.get("current"), detail.get("total")
-            if isinstance(current, int) and isinstance(total, int):
-                self._layers[sign.get("id")] = (current, total)
-        if self._now() - self._told_at < _TELL_SECONDS:
-            return
-        self._told_at = self._now()
-        done, whole = (sum(sizes) for sizes in zip((0, 0), *self._layers.values(), strict=True))
-        _log.info(
-            "pull progress",
-            image=self._image,
-            megabytes=round(done / _MEGABYTE, 1),
-            of_megabytes=round(whole / _MEGABYTE, 1),
-        )
 
 
 class Images:
@@ -88,12 +52,14 @@ class Images:
         credentials: FindCredentials,
         limits: PullLimits,
         observe_pull: Callable[[float], None],
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._client = client
         self._credentials = credentials
         self._limits = limits
         self._observe_pull = observe_pull
-        self._slots = asyncio.Semaphore(limits.pulls)
+        self._waiting = waiting
+        self._places = PullPlaces(limits, now=time.monotonic)
         self._pulls: dict[tuple[str, str], _Pull] = {}
 
     async def ensure(self, image: str, pull_policy: str) -> None:
@@ -133,7 +99,8 @@ class Images:
             task.add_done_callback(lambda done: self._forget(key, done))
         pull.waiters += 1
         try:
-            await asyncio.shield(pull.task)
+            with self._waiting():
+                await asyncio.shield(pull.task)
         finally:
             pull.waiters -= 1
             if pull.waiters == 0 and not pull.task.done():
@@ -158,11 +125,12 @@ class Images:
     async def _pull(
         self, image: str, reference: ImageReference, credentials: Credentials | None
     ) -> None:
-        async with self._slots:
+        ticket = await self._places.enter(reference.registry)
+        try:
             began = time.perf_counter()
             _log.info("pulling", image=image)
             try:
-                why_not = await self._follow(image, reference, credentials)
+                why_not = await self._follow(image, reference, credentials, ticket)
             except Refused as error:
                 raise _failure(image, error) from error
             # Also after a silence: an engine that is away is another matter than a slow registry.
@@ -172,25 +140,99 @@ class Images:
             seconds = time.perf_counter() - began
             self._observe_pull(seconds)
             _log.info("pulled", image=image, seconds=round(seconds, 3))
+        finally:
+            self._places.leave(ticket)
 
     async def _follow(
-        self, image: str, reference: ImageReference, credentials: Credentials | None
+        self,
+        image: str,
+        reference: ImageReference,
+        credentials: Credentials | None,
+        ticket: Ticket,
     ) -> str:
         """Follow the engine's progress to its end; say why the image is not there if it is not."""
         loop = asyncio.get_running_loop()
-        told = Progress(image, now=loop.time)
-        seconds = self._limits.first_sign_seconds
+        course = _Course(Progress(image, now=loop.time), ticket, self._limits, loop.time())
         try:
-            async with asyncio.timeout(seconds) as deadline:
-                with self._client.streaming("pull", seconds) as docker:
-                    async with _asked_for(docker, reference, credentials) as progress:
-                        async for sign in progress:
-                            told.note(sign)
-                            seconds = self._limits.idle_seconds
-                            deadline.reschedule(loop.time() + seconds)
+            async with asyncio.timeout(None) as deadline:
+                pacing = asyncio.create_task(
+                    self._keep_pace(course, deadline), name=f"pace of {image}"
+                )
+                try:
+                    with self._client.streaming("pull", self._limits.first_sign_seconds) as docker:
+                        async with _asked_for(docker, reference, credentials) as progress:
+                            async for sign in progress:
+                                course.note(sign)
+                finally:
+                    pacing.cancel()
         except TimeoutError:
-            return f"no progress for {seconds:g} s"
+            return course.why_not
+        if not course.has_lagged:
+            self._places.forget_slow(reference.registry)
         return "the transfer broke off, the image is not there"
+
+    async def _keep_pace(self, course: "_Course", deadline: asyncio.Timeout) -> None:
+        """Have a pull that does not move step aside, and end it when it has not for too long."""
+        loop = asyncio.get_running_loop()
+        step = min(_MOST_STEP_SECONDS, self._limits.patience_seconds / 4)
+        while not course.is_over(loop.time()):
+            if course.is_in_the_way(loop.time()) and not self._places.step_aside(
+                course.ticket, is_registry_slow=not course.is_unpacking
+            ):
+                course.why_not += ", and others that do not move either leave it no room"
+                break
+            await asyncio.sleep(step)
+        deadline.reschedule(loop.time())
+
+
+class _Course:
+    """What becomes of one pull: how far it has come, measured by what is asked of it."""
+
+    def __init__(self, progress: Progress, ticket: Ticket, limits: PullLimits, now: float) -> None:
+        self.ticket = ticket
+        self.has_lagged = False
+        """Whether its registry kept it waiting for long at any time."""
+        self.why_not = ""
+        self._progress = progress
+        self._limits = limits
+        self._has_sign = False
+        self._fair = Pace(progress, limits.fair_bytes_per_second, now=now)
+        self._least = Pace(progress, limits.least_bytes_per_second, now=now)
+
+    @property
+    def is_unpacking(self) -> bool:
+        """Whether the engine is at work on what has come."""
+        return self._progress.is_unpacking
+
+    def note(self, sign: dict[str, object]) -> None:
+        """Take in one line of the engine's progress."""
+        self._has_sign = True
+        self._progress.note(sign)
+
+    def is_in_the_way(self, now: float) -> bool:
+        """Whether it holds a place that others need, and does not move."""
+        limits = self._limits
+        patience = (
+            limits.extraction_patience_seconds if self.is_unpacking else limits.patience_seconds
+        )
+        behind = self._fair.seconds_behind(now)
+        if behind < patience or self.ticket.is_aside:
+            return False
+        self.has_lagged = self.has_lagged or not self.is_unpacking
+        self.why_not = f"no progress for {behind:.3g} s"
+        return True
+
+    def is_over(self, now: float) -> bool:
+        """Whether it is to be given up."""
+        limits = self._limits
+        most = limits.extraction_seconds if self.is_unpacking else limits.idle_seconds
+        if not self._has_sign:
+            most = limits.first_sign_seconds
+        behind = self._least.seconds_behind(now)
+        if behind < most:
+            return False
+        self.why_not = f"no progress for {most:g} s"
+        return True
 
 
 @asynccontextmanager

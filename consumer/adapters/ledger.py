@@ -38,6 +38,7 @@ from sqlalchemy.exc import (
 )
 
 from consumer.adapters.surroundings import may_write, nearest_folder, user_name
+from consumer.belonging import belongs, is_orphan
 from consumer.checkup import LedgerSight
 from consumer.errors import LedgerError, LedgerFault, LedgerInUse, LedgerUnanswered
 from consumer.faults import trace_of
@@ -158,12 +159,15 @@ _RECORDED: Final = text("""
     SELECT tenant_id, spec FROM tenants
     WHERE desired = 'running' AND spec IS NOT NULL ORDER BY tenant_id
 """)
-_FOR_RESYNC: Final = text("""
+_STANDING: Final = """
     SELECT tenant_id, desired, answered_revision >= revision AS is_answered, fingerprint, setback,
         state, json_extract(status, '$.reason') AS reason,
         json_extract(status, '$.container.id') AS container_id, containers, made
     FROM tenants
-    WHERE desired <> 'deleted' OR answered_revision < revision OR setback IS NOT NULL
+"""
+_STANDINGS: Final = text(_STANDING)
+_FOR_RESYNC: Final = text(f"""
+    {_STANDING} WHERE desired <> 'deleted' OR answered_revision < revision OR setback IS NOT NULL
 """)
 _IS_COUNTED: Final = "(desired <> 'deleted' OR answered_revision < revision OR state = 'failed')"
 _COUNTS: Final = text(f"""
@@ -648,6 +652,41 @@ def recorded_specs(url: str) -> list[tuple[TenantId, TenantSpec]]:
     finally:
         engine.dispose()
     return [(TenantId(row.tenant_id), decode_spec(row.spec)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedContainers:
+    """Which containers a ledger has recorded, of which tenants; `ledger_id` is its own."""
+
+    ledger_id: str
+    of_tenants: Mapping[TenantId, Standing]
+
+    def has(self, seen: Sighting) -> bool:
+        """Whether the container is its tenant's, or was made for one that is not known any more."""
+        standing = self.of_tenants.get(seen.tenant_id)
+        if standing is None:
+            return is_orphan(seen)
+        return belongs(standing, seen.container_id, seen.origin)
+
+
+def look_at_containers(url: str) -> RecordedContainers:
+    """Return what the ledger has recorded of containers; nothing where there is none.
+
+    Changes nothing, also beside a running consumer. Raises LedgerError.
+    """
+    path = _path(url)
+    if not path.exists():
+        return RecordedContainers("", {})
+    engine = create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=rw&uri=true")
+    try:
+        with engine.connect() as connection:
+            ledger_id = connection.execute(_IDENTITY).scalar_one()
+            standings = [_standing(row) for row in connection.execute(_STANDINGS)]
+    except SQLAlchemyError as error:
+        raise LedgerError(f"the ledger tells nothing of containers: {error.args[0]}") from error
+    finally:
+        engine.dispose()
+    return RecordedContainers(ledger_id, {each.tenant_id: each for each in standings})
 
 
 def _is_owned(path: Path) -> bool:

@@ -518,7 +518,7 @@ async def test_a_pass_leaves_the_ids_of_the_tenants_containers(ledger: SqlLedger
 
 async def test_a_take_over_records_what_another_ledger_knew(ledger: SqlLedger) -> None:
     """Unknown tenants are adopted; known ones get their container, and what is wanted stays."""
-    await ledger.record([make_event(EventKind.SUSPENDED)])
+    await ledger.record([make_event(EventKind.DELETED)])
     conflict = Setback(3, Reason.NAME_CONFLICT, "taken", NOW)
     await answer(ledger, statuses=(), answered=False, setback=conflict)
     await ledger.ask_take_over()

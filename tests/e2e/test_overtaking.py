@@ -11,6 +11,7 @@ import pytest
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.broker_clients import Status
 from tests.e2e.world import World, make_document, own_world, shell, until
+from tests.faults.proxy import Fate, Request, proxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq]
 
@@ -159,6 +160,42 @@ async def test_an_hours_grace_period_ends_with_a_newer_intention(world: World) -
     assert (resumed["state"], resumed["reason"]) == ("running", "resumed")
     assert world.subscriber.summary("to-stay") == [("running", "started"), ("running", "resumed")]
     assert world.inspect("to-stay", ".Id") == container
+
+
+def removals(world: World, tenant_id: str) -> int:
+    """Return how many containers of the tenant the engine has removed lately."""
+    told = world.docker.run(
+        *("events", "--since", "1m", "--until", "0s", "--filter", "event=destroy"),
+        *("--filter", f"label={world.names.prefix}.tenant_id={tenant_id}"),
+    )
+    return len(told.splitlines())
+
+
+async def test_a_delete_does_not_wait_for_a_creation_that_hangs(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """It is answered while the engine does not answer; what is made in the end is removed."""
+    place = tmp_path / "engine.sock"
+
+    async def judge(request: Request) -> Fate:
+        return Fate.HOLD if "/containers/create" in request.path else Fate.PASS
+
+    async with (
+        proxy(Path(docker_host.url.removeprefix("unix://")), place) as line,
+        own_world(broker, docker_host, tmp_path, docker_url=f"unix://{place}") as world,
+    ):
+        line.judge = judge
+        await world.publisher.create(make_document("hung"))
+        await asyncio.wait_for(line.held.wait(), 20)
+
+        event_id = await world.publisher.tell("deleted", "hung")
+        status = await answer_in_time(world, "hung", event_id, seconds=4)
+        line.mend()
+        await until(lambda: removals(world, "hung") == 1)
+
+        assert status["reason"] == "deleted"
+        assert world.containers("hung") == []
+        assert world.subscriber.summary("hung") == [("stopped", "deleted")]
 
 
 async def test_a_burst_of_one_holds_up_nobody_else(world: World) -> None:

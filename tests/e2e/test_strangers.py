@@ -1,5 +1,6 @@
 """What carries our labels without having been made by us costs no tenant its container."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab.servers import Broker, DockerHost
+from tests.e2e.commands import command
 from tests.e2e.world import World, make_document, own_world, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
@@ -44,6 +46,16 @@ def traces(world: World, container: str) -> tuple[object, object, object]:
     return identity, name, state
 
 
+def check_containers(world: World, folder: Path) -> dict[str, str]:
+    """Return what `check` says of the containers beside the running consumer, by outcome."""
+    settings = world.names.environment(
+        broker_url="amqp://127.0.0.1:1", docker_host=world.host.url, folder=folder, http_port=0
+    )
+    done = command("check", "--json", folder=folder, **settings)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    return {it["outcome"]: it["message"] for it in told if it["name"] == "containers"}
+
+
 async def resynced(world: World) -> None:
     """Wait until the consumer has compared the whole engine with its ledger once more."""
     name = "landlord_last_resync_timestamp_seconds"
@@ -55,7 +67,7 @@ async def resynced(world: World) -> None:
     await until(is_newer)
 
 
-async def test_a_copy_of_a_container_costs_its_tenant_nothing(world: World) -> None:
+async def test_a_copy_of_a_container_costs_its_tenant_nothing(world: World, tmp_path: Path) -> None:
     """Neither looking, nor an update, nor a stop or a delete takes the one for the other."""
     await world.run_tenant("acme")
     with committed(world, "acme") as image:
@@ -67,6 +79,7 @@ async def test_a_copy_of_a_container_costs_its_tenant_nothing(world: World) -> N
         was = traces(world, copy)
         is_kept = traces(world, world.container("acme")) == original
         strangers = await world.consumer.metric("landlord_strangers")
+        checked = check_containers(world, tmp_path)
         await world.publisher.update(make_document("acme", container={"env": {"NEW": "1"}}))
         updated = await world.subscriber.expect("acme", reason="updated")
         await world.publisher.tell("suspended", "acme")
@@ -75,6 +88,10 @@ async def test_a_copy_of_a_container_costs_its_tenant_nothing(world: World) -> N
         left = world.containers("acme")
 
         assert (is_kept, strangers) == (True, 1)
+        assert checked == {
+            "ok": "1 with our labels were made by this ledger's consumer",
+            "warning": "1 have our labels and were not made by us; they are left alone",
+        }
         assert updated["container"]["id"] != copy  # type: ignore[index]  # JSON
         assert suspended["state"] == "stopped"
         assert (deleted["reason"], left) == ("deleted", [copy])

@@ -13,13 +13,21 @@ from consumer.adapters.docker import DockerEngine, EngineLimits, Observers
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.errors import EngineError
-from consumer.model import ContainerStatus, EngineEvent, PortMapping, Reason, Role, TenantId
+from consumer.model import (
+    Container,
+    ContainerStatus,
+    EngineEvent,
+    PortMapping,
+    Reason,
+    Role,
+    TenantId,
+)
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID
 from tests.conftest import WEB
 from tests.contract.engines import create, run, shell_spec
-from tests.faults.proxy import Proxy, proxy
+from tests.faults.proxy import Fate, Proxy, Request, proxy
 
 pytestmark = pytest.mark.docker
 
@@ -105,7 +113,7 @@ async def test_two_instances_never_see_one_another(
         first = await first_since(began, events)
 
     assert seen == ((), ())
-    assert (first.tenant_id, first.action) == (OTHER, "start")
+    assert (first.tenant_id, first.action) == (OTHER, "create")
     assert await engine.survey() == ()
 
 
@@ -177,6 +185,54 @@ async def test_a_cancelled_creation_is_seen_through(engine: DockerEngine, second
     await asyncio.sleep(0.3)
 
     assert await engine.observe(TENANT_ID) == at_once
+
+
+async def cancelled(task: "asyncio.Task[Container]") -> None:
+    """Cancel the creation, which has to go on soon."""
+    await asyncio.sleep(0.2)
+    task.cancel()
+    async with asyncio.timeout(3):
+        await asyncio.wait((task,))
+
+
+@pytest.mark.parametrize("fate", [Fate.HOLD, Fate.HOLD_REPLY], ids=["hangs", "answer is lost"])
+async def test_nobody_waits_behind_a_creation_that_hangs(
+    engine: DockerEngine, docker_host: DockerHost, tmp_path: Path, fate: Fate
+) -> None:
+    """Who is overtaken goes on; what is made late is told; the next of that name waits for it."""
+    place = tmp_path / "proxy.sock"
+    former, wanted = shell_spec(), shell_spec(env=(("NEW", "1"),))
+    began = datetime.now(UTC)
+    await engine.prepare(TENANT_ID, former)
+
+    async def judge(request: Request) -> Fate:
+        return fate if "/containers/create" in request.path else Fate.PASS
+
+    async with (
+        proxy(Path(docker_host.url.removeprefix("unix://")), place) as between,
+        DockerEngine(endpoint=Endpoint(url=f"unix://{place}"), naming=NAMING).opened() as behind,
+        engine.events() as events,
+    ):
+        between.judge = judge
+        making = asyncio.create_task(
+            behind.create(TENANT_ID, former, generation=1, role=Role.CURRENT, serial=1)
+        )
+        await cancelled(making)
+        there = await behind.observe(TENANT_ID)
+        anew = asyncio.create_task(
+            behind.create(TENANT_ID, wanted, generation=2, role=Role.CURRENT, serial=1)
+        )
+        await asyncio.sleep(0.2)
+        has_waited = not anew.done()
+        between.mend()
+        async with asyncio.timeout(10):
+            made = await anew
+            told = await first_since(began, events)
+
+    assert len(there) == (1 if fate is Fate.HOLD_REPLY else 0)
+    assert has_waited
+    assert (made.fingerprint, await engine.observe(TENANT_ID)) == (wanted.fingerprint, (made,))
+    assert told.action == "create"
 
 
 async def test_a_quiet_engine_is_not_a_lost_one(docker_host: DockerHost) -> None:

@@ -13,7 +13,7 @@ import pytest
 from consumer.adapters.docker import DockerEngine, Observers
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
-from consumer.adapters.images import PullLimits
+from consumer.adapters.pulls import PullLimits
 from consumer.adapters.registries import FindCredentials, LoginFile, RegistryLogins
 from consumer.errors import EngineError
 from consumer.model import Reason, TenantId
@@ -23,6 +23,7 @@ from deploy.lab.servers import DockerHost
 from tests.builders import TENANT_ID, make_spec
 from tests.conftest import WEB
 from tests.faults.proxy import Proxy, proxy
+from tests.faults.trickle import trickling_registry
 
 pytestmark = pytest.mark.docker
 
@@ -214,6 +215,64 @@ async def test_a_held_pull_holds_up_nothing_else(
             await engine.prepare(OTHER, make_spec(image=WEB))
         waiting.cancel()
         await asyncio.wait((waiting,))
+
+
+@pytest.mark.parametrize("kind", ["mute", "stalled", "trickling"])
+async def test_a_pull_that_does_not_move_holds_up_no_other(
+    docker_host: DockerHost, docker: DockerCli, place: str, slow: tuple[Proxy, str], kind: str
+) -> None:
+    """It steps aside, and the one place for pulls is another registry's."""
+    line, image = slow
+    if kind == "mute":
+        line.stall_replies()
+    else:
+        line.stall_replies_after(HALF)
+    limits = PullLimits(pulls=1, patience_seconds=0.5)
+
+    async with (
+        opened(docker_host, limits=limits) as engine,
+        trickling_registry(docker_host, pause_seconds=0.005) as trickle,
+    ):
+        wanted = trickle if kind == "trickling" else image
+        waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=wanted)))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(8):
+            await engine.prepare(OTHER, make_spec(image=f"{place}/small:1"))
+        is_waiting = not waiting.done()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+
+    docker.run("rmi", f"{place}/small:1")
+    assert is_waiting
+
+
+async def test_a_trickle_is_given_up(docker_host: DockerHost) -> None:
+    """Signs come all the time; what counts is how far they get."""
+    async with (
+        opened(docker_host, limits=LIMITS) as engine,
+        trickling_registry(docker_host, pause_seconds=0.002) as image,
+    ):
+        with pytest.raises(EngineError, match=r"^failed to pull image .*no progress") as caught:
+            async with asyncio.timeout(10):
+                await engine.prepare(TENANT_ID, make_spec(image=image))
+
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.IMAGE_PULL_FAILED, True)
+
+
+async def test_places_aside_are_bounded_too(
+    docker_host: DockerHost, slow: tuple[Proxy, str]
+) -> None:
+    """Where none is left, a pull that does not move is given up, to be tried again."""
+    line, image = slow
+    line.stall_replies()
+    limits = PullLimits(aside=0, patience_seconds=0.5)
+
+    async with opened(docker_host, limits=limits) as engine:
+        with pytest.raises(EngineError, match=r"no progress for .* leave it no room") as caught:
+            async with asyncio.timeout(8):
+                await engine.prepare(TENANT_ID, make_spec(image=image))
+
+    assert caught.value.is_transient
 
 
 async def test_pulls_are_bounded_in_number(

@@ -21,6 +21,7 @@ from consumer.checkup import (
     judge_rights,
     judge_secrets,
     judge_space,
+    judge_strangers,
 )
 
 OK, WARNING, WRONG = Outcome.OK, Outcome.WARNING, Outcome.WRONG
@@ -290,3 +291,27 @@ def test_a_name_that_may_not_be_asked_for_is_taken_to_be_there() -> None:
 
     assert [one.outcome for one in told] == [OK]
     assert "exchange a.b; they are taken to be" in told[0].message
+
+
+# --- what carries our labels --------------------------------------------------------------------
+
+
+def test_strangers_are_told_with_what_to_do() -> None:
+    """What another ledger's consumer made can be taken over; of copies a person has to know."""
+    tenants = [f"tenant-{number}" for number in range(6)]
+
+    fine_one, left, copies = judge_strangers("c", ours=2, left_of=tenants, copies=["0123456789ab"])
+
+    assert (fine_one.outcome, fine_one.message[:1]) == (Outcome.OK, "2")
+    assert (left.outcome, left.message.endswith("tenant-4 ...")) == (Outcome.WARNING, True)
+    assert left.cure is not None
+    assert left.cure.startswith("landlord-consumer take-over")
+    assert copies.outcome is Outcome.WARNING
+    assert copies.cure == "docker inspect 0123456789ab   # whose are they?"
+
+
+def test_nothing_is_said_of_strangers_where_there_are_none() -> None:
+    """One line, that all is well."""
+    assert [judged.outcome for judged in judge_strangers("c", ours=0, left_of=[], copies=[])] == [
+        Outcome.OK
+    ]

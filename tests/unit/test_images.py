@@ -2,7 +2,7 @@
 
 import structlog.testing
 
-from consumer.adapters.images import Progress
+from consumer.adapters.pulls import Progress
 from tests.fakes.engine import Clock
 
 MEGABYTE = 1024 * 1024
