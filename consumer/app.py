@@ -23,6 +23,7 @@ from consumer.adapters.docker import DockerEngine
 from consumer.adapters.ledger import SqlLedger
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.api import Api
+from consumer.clock import Clock
 from consumer.contract import asyncapi
 from consumer.dead_letters import DeadLetters
 from consumer.decoding import Decoder
@@ -50,13 +51,14 @@ from consumer.settings import Settings, tracing_variable
 from consumer.tracing import UNTRACED, Traces
 from consumer.upkeep import Upkeep
 from consumer.watcher import OrphanRule, Watcher
-from consumer.wiring import utc_now
 
 _log: Final = structlog.get_logger(__name__)
 
 DISTRIBUTION: Final = "landlord-consumer"
 _READY_LOOK_SECONDS: Final = 0.05
 _STANDBY_LOOK_SECONDS: Final = 1.0
+_CLOCK: Final = Clock()
+"""The one of the process: it knows of every time that the wall clock was set since."""
 _LIVE_SECONDS: Final = 60.0
 """The pulse beats every few seconds; a minute without one is no hiccup."""
 _CLOSE_SECONDS: Final = 5.0
@@ -129,14 +131,14 @@ async def _serve_leased(
 async def _own_ledger(settings: Settings, stop: asyncio.Event) -> SqlLedger | None:
     """Open the ledger; stand by while another consumer owns it. None when told to stop."""
     try:
-        return await SqlLedger.open(settings.ledger.url, now=utc_now)
+        return await SqlLedger.open(settings.ledger.url, clock=_CLOCK)
     except LedgerInUse as error:
         trouble = f"standing by: {error}"
     _log.warning("standing by", ledger=settings.ledger.url)
     async with _standby_api(settings, "ledger", trouble):
         while not await _is_set_within(stop, _STANDBY_LOOK_SECONDS):
             try:
-                ledger = await SqlLedger.open(settings.ledger.url, now=utc_now)
+                ledger = await SqlLedger.open(settings.ledger.url, clock=_CLOCK)
             except LedgerInUse:
                 continue
             _log.warning("taking over", ledger=settings.ledger.url)
@@ -214,7 +216,7 @@ def _feed(
     settings: Settings, ledger: Lines, readiness: Callable[[], Mapping[str, str | None]]
 ) -> Feed:
     about = {"version": version(DISTRIBUTION), "instance": settings.instance}
-    return Feed(ledger=ledger, readiness=readiness, now=utc_now, about=about)
+    return Feed(ledger=ledger, readiness=readiness, now=_CLOCK.now, about=about)
 
 
 class _NotOurs:
@@ -283,13 +285,17 @@ async def _build(
         traces=traces,
     )
     engine = await stack.enter_async_context(docker.opened())
-    broker = wiring.rabbitmq(settings, lambda is_up: metrics.broker_up.set(int(is_up)))
-    outbox = Outbox(ledger=ledger, publisher=traces.publisher(broker), metrics=metrics, now=utc_now)
+    broker = wiring.rabbitmq(
+        settings, lambda is_up: metrics.broker_up.set(int(is_up)), clock=_CLOCK
+    )
+    outbox = Outbox(
+        ledger=ledger, publisher=traces.publisher(broker), metrics=metrics, clock=_CLOCK
+    )
     reconciler = Reconciler(
         ledger=ledger,
         engine=engine,
         metrics=metrics,
-        now=utc_now,
+        clock=_CLOCK,
         on_commit=outbox.wake,
         rules=wiring.rules(settings),
         backoff=wiring.backoff(settings),
@@ -298,7 +304,6 @@ async def _build(
     )
     dispatcher = Dispatcher(
         reconcile=traces.reconcile(reconciler.reconcile, ledger.read),
-        now=utc_now,
         passes=settings.limits.passes,
     )
 
@@ -334,7 +339,7 @@ async def _build(
             wake=dispatcher.wake,
             has_seen=reconciler.has_seen,
             metrics=metrics,
-            now=utc_now,
+            clock=_CLOCK,
             on_facts=admission.learn,
             orphans=OrphanRule(settings.reconcile.orphans),
             times=wiring.watch_times(settings),
@@ -342,7 +347,7 @@ async def _build(
         upkeep=Upkeep(
             ledger=ledger,
             metrics=metrics,
-            now=utc_now,
+            clock=_CLOCK,
             retention_seconds=settings.ledger.retention_seconds,
         ),
         feed=feed,
@@ -391,7 +396,7 @@ async def _open_api(
 ) -> None:
     def observed_at(tenant_id: TenantId) -> datetime | None:
         looks = (reading.reconciler.observed_at(tenant_id), parts.watcher.resynced_at)
-        return max((at for at in looks if at is not None), default=None)
+        return min((at for at in looks if at is not None), key=_CLOCK.seconds_since, default=None)
 
     api = Api(
         ledger=reading.ledger,
@@ -401,7 +406,7 @@ async def _open_api(
         readiness=parts.readiness,
         observed_at=observed_at,
         is_stale=lambda _: parts.watcher.trouble is not None,
-        is_live=lambda: (utc_now() - parts.upkeep.looked_at).total_seconds() < _LIVE_SECONDS,
+        is_live=lambda: parts.upkeep.idle_seconds < _LIVE_SECONDS,
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
     )

@@ -304,8 +304,8 @@ def take_over(
     Example: landlord-consumer take-over --config config.yaml
     """
     from consumer.adapters.ledger import ask_for_take_over
+    from consumer.clock import Clock
     from consumer.settings import load
-    from consumer.wiring import utc_now
 
     settings = load(config)
     question = (
@@ -315,7 +315,7 @@ def take_over(
     )
     if not yes and not typer.confirm(question):
         raise typer.Exit(FAILED)
-    is_running = asyncio.run(ask_for_take_over(settings.ledger.url, now=utc_now))
+    is_running = asyncio.run(ask_for_take_over(settings.ledger.url, clock=Clock()))
     print("asked; " + ("the running consumer does it" if is_running else "done at the next start"))
 
 

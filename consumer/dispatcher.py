@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 import structlog
@@ -28,7 +27,8 @@ _log: Final = structlog.get_logger(__name__)
 _MOST_DOUBTS: Final = 32
 """Of one pass: where more is asked, looking once more costs less than remembering it all."""
 
-Reconcile = Callable[[TenantId], Awaitable[datetime | None]]
+Reconcile = Callable[[TenantId], Awaitable[float | None]]
+"""Makes a pass; returns in how many seconds the next is due, None when a wake will tell."""
 
 
 @dataclass(slots=True)
@@ -54,13 +54,11 @@ class Dispatcher:
         self,
         *,
         reconcile: Reconcile,
-        now: Callable[[], datetime],
         passes: int = 1024,
         failure_delay_seconds: float = 1.0,
         most_delay_seconds: float = 60.0,
     ) -> None:
         self._reconcile = reconcile
-        self._now = now
         self._passes = passes
         self._failure_delay_seconds = failure_delay_seconds
         self._most_delay_seconds = most_delay_seconds
@@ -170,20 +168,20 @@ class Dispatcher:
             )
 
     async def _take_turn(self, tenant_id: TenantId, slot: _Slot) -> None:
-        due_at: datetime | None = None
+        due_in: float | None = None
         slot.has_begun = True
         try:
-            due_at = await self._pass(tenant_id, slot)
+            due_in = await self._pass(tenant_id, slot)
         except asyncio.CancelledError:
             if not slot.is_overtaken:
                 raise
         finally:
-            self._end_turn(tenant_id, slot, due_at)
+            self._end_turn(tenant_id, slot, due_in)
 
-    async def _pass(self, tenant_id: TenantId, slot: _Slot) -> datetime | None:
+    async def _pass(self, tenant_id: TenantId, slot: _Slot) -> float | None:
         structlog.contextvars.bind_contextvars(tenant_id=tenant_id)
         try:
-            due_at = await self._reconcile(tenant_id)
+            due_in = await self._reconcile(tenant_id)
         except ConsumerError as error:
             _log.warning("pass failed", error=str(error))
         except Exception as fault:  # noqa: BLE001 - one tenant's trouble stays its own
@@ -195,13 +193,13 @@ class Dispatcher:
             _log.error("fault of ours", part="pass", error=trace_of(error))
         else:
             slot.failures = 0
-            return due_at
+            return due_in
         slot.failures += 1
         delay = self._failure_delay_seconds * 2.0 ** min(slot.failures - 1, 16)
         self._come_back(tenant_id, slot, min(delay, self._most_delay_seconds))
         return None
 
-    def _end_turn(self, tenant_id: TenantId, slot: _Slot, due_at: datetime | None) -> None:
+    def _end_turn(self, tenant_id: TenantId, slot: _Slot, due_in: float | None) -> None:
         slot.task = None
         slot.has_begun = False
         slot.is_overtaken = False
@@ -210,8 +208,8 @@ class Dispatcher:
         if slot.is_woken or not all(unless() for unless in doubts):
             slot.is_woken = False
             self.wake(tenant_id)
-        elif due_at is not None:
-            self._come_back(tenant_id, slot, (due_at - self._now()).total_seconds())
+        elif due_in is not None:
+            self._come_back(tenant_id, slot, due_in)
         else:
             self._forget_if_idle(tenant_id, slot)
         self._fill()

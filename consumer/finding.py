@@ -1,13 +1,14 @@
 """What an observation amounts to: the facts as state and reason, measured by what is wanted.
 
-Pure functions over values. `State.Running` of the engine is never used: it is true during a restart
+Pure functions over values; `now` is seconds of the clock that cannot step. The engine's times are
+compared with each other only. Its `State.Running` is never used: it is true during a restart
 backoff. The table of the contract's reasons stands in `assess`; who restarts what, and when ends
 and restarts make a crash loop, stands below it. `plan` decides with this, `status` tells it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, assert_never
 
 from consumer.model import (
@@ -48,16 +49,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What an observation amounts to. `state` None: too early to say; look again at `look_at`."""
+    """What an observation amounts to. `state` None: too early to say.
+
+    Look again in `look_in_seconds`, whatever the state.
+    """
 
     state: State | None
     reason: Reason = Reason.UNCHANGED
     message: str = ""
     container: Container | None = None
-    look_at: datetime | None = None
+    look_in_seconds: float | None = None
 
 
-def assess(tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules) -> Finding:
+def assess(tenant: Tenant, containers: Sequence[Container], now: float, rules: Rules) -> Finding:
     """Say what the tenant's containers amount to, measured by what is wanted."""
     container = main_container(tenant, containers) if containers else None
     if tenant.desired is not Desired.RUNNING:
@@ -71,7 +75,7 @@ def _assess_wanted(
     tenant: Tenant,
     container: Container,
     containers: Sequence[Container],
-    now: datetime,
+    now: float,
     rules: Rules,
 ) -> Finding:
     match container.status:
@@ -116,7 +120,7 @@ def _assess_absent(tenant: Tenant) -> Finding:
 
 
 def _assess_running(
-    tenant: Tenant, container: Container, now: datetime, rules: Rules, *, has_to_last: bool
+    tenant: Tenant, container: Container, now: float, rules: Rules, *, has_to_last: bool
 ) -> Finding:
     if container.health is Health.UNHEALTHY:
         message = "the health check of the container fails"
@@ -124,11 +128,11 @@ def _assess_running(
     if container.health is Health.STARTING:
         return _assess_health_starting(container, now, rules)
     if is_crash_looping(tenant, container, now, rules):
-        look_at = after_start(container.started_at, now, rules.stable_seconds)
-        return _crash_loop(container, look_at)
+        look_in = until_up(container, now, rules.stable_seconds)
+        return _crash_loop(container, look_in)
     if has_to_last and up_seconds(container, now) < rules.settle_seconds:
-        look_at = after_start(container.started_at, now, rules.settle_seconds)
-        return Finding(state=None, container=container, look_at=look_at)
+        look_in = until_up(container, now, rules.settle_seconds)
+        return Finding(state=None, container=container, look_in_seconds=look_in)
     if not is_wanted(tenant, container) and tenant.setback is not None:
         message = f"still on the former container: {tenant.setback.message}"
         return _found(State.RUNNING, Reason.ROLLED_BACK, message, container)
@@ -138,17 +142,15 @@ def _assess_running(
     return _found(State.RUNNING, Reason.UNCHANGED, "the container runs", container)
 
 
-def _assess_health_starting(container: Container, now: datetime, rules: Rules) -> Finding:
+def _assess_health_starting(container: Container, now: float, rules: Rules) -> Finding:
     if up_seconds(container, now) < rules.start_timeout_seconds:
-        look_at = after_start(container.started_at, now, rules.start_timeout_seconds)
-        return Finding(state=None, container=container, look_at=look_at)
+        look_in = until_up(container, now, rules.start_timeout_seconds)
+        return Finding(state=None, container=container, look_in_seconds=look_in)
     message = f"not healthy {rules.start_timeout_seconds:g} s after its start"
     return _found(State.FAILED, Reason.START_TIMEOUT, message, container)
 
 
-def _assess_restarting(
-    tenant: Tenant, container: Container, now: datetime, rules: Rules
-) -> Finding:
+def _assess_restarting(tenant: Tenant, container: Container, now: float, rules: Rules) -> Finding:
     if is_crash_looping(tenant, container, now, rules):
         return _crash_loop(container, None)
     if container.oom_killed:
@@ -156,12 +158,10 @@ def _assess_restarting(
     if container.exit_code:
         message = f"exited with code {container.exit_code}; its restart policy starts it again"
         return _found(State.FAILED, Reason.EXITED, message, container)
-    return Finding(
-        state=None, container=container, look_at=now + timedelta(seconds=rules.settle_seconds)
-    )
+    return Finding(state=None, container=container, look_in_seconds=rules.settle_seconds)
 
 
-def _assess_exited(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Finding:
+def _assess_exited(tenant: Tenant, container: Container, now: float, rules: Rules) -> Finding:
     if container.oom_killed:
         return _out_of_memory(container)
     setback = _from_setback(tenant, container)
@@ -187,7 +187,7 @@ def _out_of_memory(container: Container) -> Finding:
     return _found(State.FAILED, Reason.OOM_KILLED, message, container)
 
 
-def _crash_loop(container: Container, look_at: datetime | None) -> Finding:
+def _crash_loop(container: Container, look_in: float | None) -> Finding:
     ending = "out of memory" if container.oom_killed else f"exit code {container.exit_code or 0}"
     message = f"keeps ending soon after its start: restarted {container.restart_count} times"
     if container.status is not ContainerStatus.RUNNING:
@@ -197,7 +197,7 @@ def _crash_loop(container: Container, look_at: datetime | None) -> Finding:
         reason=Reason.CRASH_LOOP,
         message=message,
         container=container,
-        look_at=look_at,
+        look_in_seconds=look_in,
     )
 
 
@@ -211,29 +211,56 @@ def _found(state: State, reason: Reason, message: str, container: Container | No
     return Finding(state=state, reason=reason, message=message, container=container)
 
 
-def recent_restarts(tenant: Tenant, now: datetime, rules: Rules) -> tuple[datetime, ...]:
-    """Return the remembered restarts that lie within the crash-loop window, oldest first."""
-    window = timedelta(seconds=rules.crash_loop_window_seconds)
-    return tuple(at for at in tenant.restarts if now - at <= window)
+def recent_restarts(
+    tenant: Tenant, container: Container, now: float, rules: Rules
+) -> tuple[datetime, ...]:
+    """Return the remembered restarts within the crash-loop window, oldest first.
+
+    The window ends at what the engine's clock would show if nobody had set it since this run. A
+    restart that lies after that happened before it was set back: how long ago, nobody knows.
+    """
+    window = rules.crash_loop_window_seconds
+    return tuple(
+        at for at in tenant.restarts if 0 <= _engine_seconds_since(at, container, now) <= window
+    )
+
+
+def _engine_seconds_since(at: datetime, container: Container, now: float) -> float:
+    """Return how long ago the engine's clock showed this time, by the container's last run."""
+    began, ended = container.started_at, container.finished_at
+    if began is None:
+        return (container.created_at - at).total_seconds()
+    since_began = up_seconds(container, now)
+    if ended is not None and container.status is not ContainerStatus.RUNNING:
+        # Of what we have not seen for long, the engine knows better how long it lasted.
+        since_began = max(since_began, (ended - began).total_seconds())
+    return (began - at).total_seconds() + since_began
+
+
+def until_restart_is_old(at: datetime, container: Container, now: float, rules: Rules) -> float:
+    """Return in how many seconds the restart will have left the crash-loop window."""
+    return rules.crash_loop_window_seconds - _engine_seconds_since(at, container, now)
 
 
 def note_restart(
-    tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules
+    tenant: Tenant, containers: Sequence[Container], now: float, rules: Rules
 ) -> tuple[datetime, ...]:
     """Return the remembered restarts with the observed run added, if it began by a restart.
 
     A run is known by its start time; so looking twice counts once.
     """
-    recent = recent_restarts(tenant, now, rules)
-    container = main_container(tenant, containers) if containers else None
-    if container is None or container.started_at is None or container.started_at in recent:
+    if not containers:
+        return tenant.restarts
+    container = main_container(tenant, containers)
+    recent = recent_restarts(tenant, container, now, rules)
+    if container.started_at is None or container.started_at in recent:
         return recent
     if not _is_restart(tenant, container):
         return recent
     return (*recent, container.started_at)[-2 * rules.crash_loop_restarts :]
 
 
-def is_crash_looping(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> bool:
+def is_crash_looping(tenant: Tenant, container: Container, now: float, rules: Rules) -> bool:
     """Whether the container is caught in a loop of ends and restarts.
 
     Once it is, it stays so until a run has lasted; in between the engine's own backoff may be
@@ -244,9 +271,10 @@ def is_crash_looping(tenant: Tenant, container: Container, now: datetime, rules:
         return False
     if _told_crash_loop_of(tenant, container):
         return True
-    if len(recent_restarts(tenant, now, rules)) >= rules.crash_loop_restarts:
+    if len(recent_restarts(tenant, container, now, rules)) >= rules.crash_loop_restarts:
         return True
-    is_young = now - container.created_at <= timedelta(seconds=rules.crash_loop_window_seconds)
+    age = _engine_seconds_since(container.created_at, container, now)
+    is_young = 0 <= age <= rules.crash_loop_window_seconds
     return is_young and container.restart_count >= rules.crash_loop_restarts
 
 
@@ -280,17 +308,17 @@ def _is_replacing(tenant: Tenant, containers: Sequence[Container]) -> bool:
     return len(containers) > 1 and not all(is_wanted(tenant, seen) for seen in containers)
 
 
-def up_seconds(container: Container, now: datetime) -> float:
-    if container.started_at is None:
-        return 0.0
-    return (now - container.started_at).total_seconds()
+def up_seconds(container: Container, now: float) -> float:
+    """Return how long ago this run of the container began, as far as we have seen it."""
+    return 0.0 if container.run_seen is None else now - container.run_seen
 
 
-def after_start(started_at: datetime | None, now: datetime, seconds: float) -> datetime:
-    return (started_at or now) + timedelta(seconds=seconds)
+def until_up(container: Container, now: float, seconds: float) -> float:
+    """Return in how many seconds this run will have lasted so long."""
+    return seconds - up_seconds(container, now)
 
 
-def is_held_back(tenant: Tenant, now: datetime) -> bool:
+def is_held_back(tenant: Tenant, now: float) -> bool:
     """Whether a failed try keeps us from trying again at this time.
 
     Not so for an engine that could not be reached: asking it is the try.
@@ -298,7 +326,9 @@ def is_held_back(tenant: Tenant, now: datetime) -> bool:
     setback = tenant.setback
     if setback is None or setback.reason is Reason.ENGINE_UNAVAILABLE:
         return False
-    return setback.next_attempt_at is None or now < setback.next_attempt_at
+    if setback.next_attempt_at is None:
+        return True
+    return setback.due is not None and now < setback.due
 
 
 def is_restored(tenant: Tenant, container: Container) -> bool:

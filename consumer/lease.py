@@ -14,7 +14,6 @@ again.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -22,6 +21,7 @@ from uuid import uuid4
 
 import structlog
 
+from consumer.clock import since_boot
 from consumer.errors import EngineUnavailable, LeaseHeld
 from consumer.ports import Board
 
@@ -48,11 +48,6 @@ class LeaseTimes:
     """The most that may pass from a bidder's last look to its new record."""
     stale_bid_seconds: float = 15.0
     """A bid of another that has stayed this long is a dead one's."""
-
-
-def since_boot() -> float:
-    """Return a clock in seconds that also runs while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:

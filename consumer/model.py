@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
@@ -204,11 +204,11 @@ def as_document(value: object) -> Document:
     document: Document = {}
     if not is_dataclass(value):
         raise TypeError(type(value).__name__)
-    for field in fields(value):
-        content = getattr(value, field.name)
-        if field.default is not MISSING and content == field.default:
+    for each in fields(value):
+        content = getattr(value, each.name)
+        if each.default is not MISSING and content == each.default:
             continue
-        document[field.name] = _plain(content)
+        document[each.name] = _plain(content)
     return document
 
 
@@ -334,6 +334,8 @@ class Container:
 
     `secrets` are the names of those it is to be given before it starts, `user` is whom it runs as.
     `is_stopping` says that we sent it its stop signal, and that it runs still.
+    Its times are the engine's, to be compared with no clock but the engine's own; `run_seen` is
+    when we first saw the run that began at `started_at`, by the clock that cannot step.
     """
 
     container_id: ContainerId
@@ -363,6 +365,7 @@ class Container:
     origin: Origin = Origin()
     stop_signal: str = "SIGTERM"
     is_stopping: bool = False
+    run_seen: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,13 +567,15 @@ class Setback:
     """The last try at the recorded intention failed.
 
     `next_attempt_at` is None when trying again unchanged is pointless; a new tenant event clears
-    it.
+    it. It is for people: `due` is the same by the clock that cannot step, and never leaves the
+    process.
     """
 
     attempt: int
     reason: Reason
     message: str
     next_attempt_at: datetime | None
+    due: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -582,9 +587,10 @@ class Tenant:
     (a lost ledger) or by an event that carries none; `fingerprint` then is the container's label,
     if any. `applied` is the spec of the last pass that succeeded. `kind` is that of the last
     recorded event, None when it was adopted. `since` is when the state of `status` began, however
-    often it was told since. `restarts` are the times of restarts in the crash-loop window, oldest
-    first. `containers` are the ids of those that we made for it, or took over, and did not remove;
-    `made` is the serial of the last that is recorded, -1 where an older consumer counted none.
+    often it was told since. `restarts` are the engine's times of restarts in the crash-loop window,
+    oldest first. `containers` are the ids of those that we made for it, or took over, and did not
+    remove; `made` is the serial of the last that is recorded, -1 where an older consumer counted
+    none.
     """
 
     tenant_id: TenantId

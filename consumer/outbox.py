@@ -9,15 +9,15 @@ intake.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from itertools import groupby
 from typing import Final
 
 import structlog
 from typing_extensions import override
 
+from consumer.clock import Clock
 from consumer.errors import BrokerError, LedgerError, MessageRefused
 from consumer.metrics import Metrics
 from consumer.model import OutboxEntry, TenantId
@@ -38,7 +38,7 @@ class Outbox:
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
-        now: Callable[[], datetime],
+        clock: Clock,
         batch_size: int = 500,
         retry_seconds: float = 0.2,
         most_retry_seconds: float = 5.0,
@@ -47,7 +47,7 @@ class Outbox:
         self._ledger = ledger
         self._publisher = publisher
         self._metrics = metrics
-        self._now = now
+        self._clock = clock
         self._batch_size = batch_size
         self._retry_seconds = retry_seconds
         self._most_retry_seconds = most_retry_seconds
@@ -154,7 +154,7 @@ class Outbox:
             return
         done, sent = list(self._done), list(self._sent)
         if sent:
-            await self._ledger.mark_sent(sent, at=self._now())
+            await self._ledger.mark_sent(sent, at=self._clock.now())
         # No await from here on. What came meanwhile is left to the next time.
         del self._sent[: len(sent)]
         del self._done[: len(done)]

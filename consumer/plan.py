@@ -1,4 +1,4 @@
-"""The truth table: what is wanted, what is seen and the time of day give the next action.
+"""The truth table: what is wanted, what is seen and how long it has lasted give the next action.
 
 Pure functions over values: nothing here waits, logs or touches the engine. `decide` names one
 action; carried out again and again on fresh observations it ends in `Nothing` or `Wait` from every
@@ -14,7 +14,6 @@ wanted again, and while a third is made.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from consumer.finding import (
@@ -22,7 +21,6 @@ from consumer.finding import (
     PAST_USE,
     Finding,
     Rules,
-    after_start,
     assess,
     has_other_limits,
     is_held_back,
@@ -30,6 +28,8 @@ from consumer.finding import (
     is_wanted,
     main_container,
     recent_restarts,
+    until_restart_is_old,
+    until_up,
     up_seconds,
     usefulness,
 )
@@ -103,9 +103,9 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again at this time; an engine event may come earlier."""
+    """Look again in so many seconds; an engine event may come earlier."""
 
-    until: datetime
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ _UP_AND_FAILED: Final = (Reason.UNHEALTHY, Reason.START_TIMEOUT)
 Action = Create | Start | Stop | Remove | Rename | Adjust | GiveUp | Wait | Nothing
 
 
-def decide(tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules) -> Action:
+def decide(tenant: Tenant, containers: Sequence[Container], now: float, rules: Rules) -> Action:
     """Return the next action for the tenant."""
     lost = [container for container in containers if container.status in PAST_USE]
     if lost:
@@ -135,7 +135,7 @@ def decide(tenant: Tenant, containers: Sequence[Container], now: datetime, rules
             assert_never(tenant.desired)
 
 
-def _towards_deleted(tenant: Tenant, containers: Sequence[Container], now: datetime) -> Action:
+def _towards_deleted(tenant: Tenant, containers: Sequence[Container], now: float) -> Action:
     if not containers or is_held_back(tenant, now):
         return Nothing()
     container = containers[0]
@@ -146,7 +146,7 @@ def _towards_deleted(tenant: Tenant, containers: Sequence[Container], now: datet
     return Remove(container)
 
 
-def _towards_stopped(tenant: Tenant, containers: Sequence[Container], now: datetime) -> Action:
+def _towards_stopped(tenant: Tenant, containers: Sequence[Container], now: float) -> Action:
     if not containers or is_held_back(tenant, now):
         return Nothing()
     kept = main_container(tenant, containers)
@@ -162,7 +162,7 @@ def _towards_stopped(tenant: Tenant, containers: Sequence[Container], now: datet
 
 
 def _towards_running(
-    tenant: Tenant, containers: Sequence[Container], now: datetime, rules: Rules
+    tenant: Tenant, containers: Sequence[Container], now: float, rules: Rules
 ) -> Action:
     matching, others = _split(tenant, containers)
     if len(matching) > 1:
@@ -181,7 +181,7 @@ def _towards_running(
 
 
 def _replace(
-    tenant: Tenant, wanted: Container, other: Container, now: datetime, rules: Rules
+    tenant: Tenant, wanted: Container, other: Container, now: float, rules: Rules
 ) -> Action:
     """Bring a replacement one step on, or back if the predecessor is wanted again."""
     if wanted.role is Role.PREDECESSOR and wanted.status is not ContainerStatus.CREATED:
@@ -195,9 +195,7 @@ def _call_off(tenant: Tenant, wanted: Container, unwanted: Container, rules: Rul
     return Start(wanted) if _was_put_aside(tenant, wanted, rules) else Remove(unwanted)
 
 
-def _hand_over(
-    tenant: Tenant, new: Container, old: Container, now: datetime, rules: Rules
-) -> Action:
+def _hand_over(tenant: Tenant, new: Container, old: Container, now: float, rules: Rules) -> Action:
     """Go one step towards `new`; `old` is kept until `new` has proved itself."""
     if new.status is ContainerStatus.CREATED:
         if is_held_back(tenant, now) or new.role is Role.PREDECESSOR:
@@ -210,13 +208,13 @@ def _hand_over(
     if finding.state is State.FAILED:
         return Remove(new) if is_held_back(tenant, now) else GiveUp(finding)
     if finding.state is None:
-        return Wait(finding.look_at or now)
+        return Wait(finding.look_in_seconds or 0.0)
     if up_seconds(new, now) < rules.settle_seconds and new.status is ContainerStatus.RUNNING:
-        return Wait(after_start(new.started_at, now, rules.settle_seconds))
+        return Wait(until_up(new, now, rules.settle_seconds))
     return Stop(old) if old.status in ALIVE else Remove(old)
 
 
-def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
+def _keep_running(tenant: Tenant, container: Container, now: float, rules: Rules) -> Action:
     if _was_put_aside(tenant, container, rules):
         return Start(container)
     if container.role is not Role.CURRENT:
@@ -237,25 +235,25 @@ def _keep_running(tenant: Tenant, container: Container, now: datetime, rules: Ru
             return Nothing()  # being removed, or dead: `decide` has seen to it
 
 
-def _first_start(tenant: Tenant, container: Container, now: datetime) -> Action:
+def _first_start(tenant: Tenant, container: Container, now: float) -> Action:
     if not is_held_back(tenant, now):
         return Start(container)
     # Nothing half-made stays behind a failed start; a fallback is not half-made.
     return Remove(container) if is_wanted(tenant, container) else Start(container)
 
 
-def _bring_back(tenant: Tenant, container: Container, now: datetime, rules: Rules) -> Action:
+def _bring_back(tenant: Tenant, container: Container, now: float, rules: Rules) -> Action:
     # What holds back the wanted one does not hold back a fallback.
     is_held = is_wanted(tenant, container) and is_held_back(tenant, now)
     if is_held or not is_restored(tenant, container):
         return Nothing()
-    recent = recent_restarts(tenant, now, rules)
+    recent = recent_restarts(tenant, container, now, rules)
     if len(recent) >= rules.crash_loop_restarts:
-        return Wait(recent[0] + timedelta(seconds=rules.crash_loop_window_seconds))
+        return Wait(until_restart_is_old(recent[0], container, now, rules))
     return Start(container)
 
 
-def _limits(tenant: Tenant, container: Container, now: datetime) -> Action:
+def _limits(tenant: Tenant, container: Container, now: float) -> Action:
     spec = tenant.spec
     if spec is None or is_held_back(tenant, now) or not is_wanted(tenant, container):
         return Nothing()
@@ -280,7 +278,8 @@ def _was_in_vain(tenant: Tenant, container: Container, rules: Rules) -> bool:
     is_told_run = told is not None and told.started_at == container.started_at
     if is_told_run or container.started_at is None or container.finished_at is None:
         return False
-    return (container.finished_at - container.started_at).total_seconds() < rules.settle_seconds
+    lasted = (container.finished_at - container.started_at).total_seconds()
+    return 0 <= lasted < rules.settle_seconds  # less than nothing: the engine's clock was set
 
 
 def _was_told_up(tenant: Tenant, container: Container) -> bool:

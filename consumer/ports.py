@@ -267,8 +267,12 @@ class Ledger(Protocol):
         """Return how many seconds the last starts took, newest first, of all tenants."""
         ...
 
-    async def sweep(self, *, before: datetime) -> int:
-        """Forget event ids, sent status events and tombstones older than this; count them."""
+    async def sweep(self, *, older_than_seconds: float) -> int:
+        """Forget event ids, sent status events and tombstones older than this; count them.
+
+        Older by the wall clock, and by the time that consumers have run on this ledger: a clock
+        that was set, in whatever direction and however often, makes nothing older than it is.
+        """
         ...
 
     async def probe(self) -> None:

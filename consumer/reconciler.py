@@ -1,10 +1,10 @@
 """One pass for one tenant: observe, plan, act, commit what became of it.
 
 A pass is a bounded number of actions, each on a fresh observation; it never loops in wait. It
-returns when to come back. What it finds changed without a tenant event (a crash, a stop by hand) it
-tells before it acts. It may be cancelled at any await: the next pass starts by looking. Before it
-comes the dispatcher, which sees to it that there is one pass at a time for a tenant; after it the
-outbox.
+returns in how many seconds to come back. What it finds changed without a tenant event (a crash, a
+stop by hand) it tells before it acts. It may be cancelled at any await: the next pass starts by
+looking. Before it comes the dispatcher, which sees to it that there is one pass at a time for a
+tenant; after it the outbox.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeGuard, assert_never
 
 import structlog
 
 from consumer.belonging import CURE_OF_LOST_LEDGER, is_left_by_another, ours_among
+from consumer.clock import Clock
 from consumer.errors import (
     ConsumerError,
     EngineError,
@@ -36,6 +37,7 @@ from consumer.finding import (
     is_held_back,
     main_container,
     note_restart,
+    up_seconds,
 )
 from consumer.metrics import Metrics
 from consumer.model import (
@@ -69,6 +71,7 @@ from consumer.plan import (
 )
 from consumer.ports import Engine, Ledger, PassResult
 from consumer.status import asks_why, tell, with_last_words
+from consumer.stopwatch import Stopwatch
 
 Admits = Callable[[TenantId, TenantSpec], Iterable[Fault]]
 """Returns what the policy of today has against a tenant's spec; nothing when it may run."""
@@ -98,8 +101,13 @@ class Backoff:
 
     def seconds(self, attempt: int) -> float:
         """Return the delay after the given failed attempt (1 is the first)."""
-        full = min(self.most_seconds, self.least_seconds * 2.0 ** min(attempt - 1, 30))
+        full = self.most_after(attempt)
         return max(self.least_seconds, full * (0.5 + 0.5 * self.jitter()))
+
+    def most_after(self, attempt: int) -> float:
+        """Return the longest delay there can be after the given failed attempt."""
+        full = min(self.most_seconds, self.least_seconds * 2.0 ** min(attempt - 1, 30))
+        return max(self.least_seconds, full)
 
 
 def _admit_all(_: TenantId, __: TenantSpec) -> Iterable[Fault]:
@@ -119,7 +127,7 @@ class Reconciler:
         ledger: Ledger,
         engine: Engine,
         metrics: Metrics,
-        now: Callable[[], datetime],
+        clock: Clock,
         on_commit: Callable[[], None],
         rules: Rules | None = None,
         backoff: Backoff | None = None,
@@ -129,12 +137,13 @@ class Reconciler:
         self._ledger = ledger
         self._engine = engine
         self._metrics = metrics
-        self._now = now
+        self._clock = clock
         self._on_commit = on_commit
         self._rules = rules or Rules()
         self._backoff = backoff or Backoff()
         self._admits = admits
         self._is_stopping_denied = is_stopping_denied
+        self._stopwatch = Stopwatch(clock=clock, most_seconds=self._backoff.most_after)
         self._observed_at: dict[TenantId, datetime] = {}
         self._seen: dict[TenantId, Mapping[ContainerId, ContainerStatus]] = {}
         """What the last pass saw at its end; nothing of a tenant while one runs."""
@@ -169,8 +178,8 @@ class Reconciler:
         """Return when a pass last saw the tenant's containers, None if not since the start."""
         return self._observed_at.get(tenant_id)
 
-    async def reconcile(self, tenant_id: TenantId) -> datetime | None:
-        """Make one pass; return when the next one is due, None when a wake will tell.
+    async def reconcile(self, tenant_id: TenantId) -> float | None:
+        """Make one pass; return in how many seconds the next is due, None when a wake will tell.
 
         A fault of ours is told to the tenant as ours, and tried again with backoff. Raises
         LedgerError when the ledger failed; the pass then left nothing behind but what it did to the
@@ -189,7 +198,7 @@ class Reconciler:
         except Exception as fault:  # noqa: BLE001 - one tenant's trouble stays its own
             return await self._tell_fault(tenant_id, fault)
 
-    async def _tell_fault(self, tenant_id: TenantId, fault: BaseException) -> datetime | None:
+    async def _tell_fault(self, tenant_id: TenantId, fault: BaseException) -> float | None:
         """Tell that we failed over this tenant; whatever could have failed again is left out."""
         self._metrics.faults.labels(part="pass").inc()
         _log.error("fault of ours", part="pass", tenant_id=tenant_id, error=trace_of(fault))
@@ -198,25 +207,28 @@ class Reconciler:
             return None
         kind = type(fault.__cause__ or fault).__name__
         message = f"a fault of the consumer's own ({kind}), which its log tells of"
+        tenant = replace(tenant, setback=self._stopwatch.time(tenant_id, tenant.setback))
         one_pass = _Pass(tenant=tenant, committed=tenant)
         reason = Reason.INTERNAL_ERROR
         self._set_back(one_pass, EngineError(reason, message, is_transient=True))
         finding = Finding(state=State.FAILED, reason=reason, message=message)
         await self._commit(one_pass, finding)
-        return one_pass.due_at
+        return self._due_in(one_pass)
 
-    async def _make_pass(self, tenant_id: TenantId) -> datetime | None:
+    async def _make_pass(self, tenant_id: TenantId) -> float | None:
         tenant = await self._ledger.read(tenant_id)
         if tenant is None:
             return None
-        setback = tenant.setback
+        setback = self._stopwatch.time(tenant_id, tenant.setback)
+        tenant = replace(tenant, setback=setback)
         has_failed_us = setback is not None and setback.reason is Reason.INTERNAL_ERROR
-        if setback is not None and has_failed_us and is_held_back(tenant, self._now()):
+        now = self._clock.steady()
+        if setback is not None and has_failed_us and is_held_back(tenant, now):
             # Whoever wakes it: what we fail over is met no sooner for it.
-            return setback.next_attempt_at
+            return None if setback.due is None else setback.due - now
         self._seen.pop(tenant_id, None)
         if not tenant.is_answered:
-            self._time_phase("queue", (self._now() - tenant.received_at).total_seconds())
+            self._time_phase("queue", self._clock.seconds_since(tenant.received_at))
         one_pass = _Pass(tenant=tenant, committed=tenant)
         try:
             await self._observe(one_pass)
@@ -233,7 +245,7 @@ class Reconciler:
         if one_pass.is_in_sight:
             seen = (*one_pass.containers, *one_pass.strangers)
             self._seen[tenant_id] = {it.container_id: it.status for it in seen}
-        return one_pass.due_at
+        return self._due_in(one_pass)
 
     async def _observe(self, one_pass: "_Pass") -> None:
         tenant = one_pass.tenant
@@ -245,14 +257,14 @@ class Reconciler:
         self._see(one_pass, ours)
 
     def _see(self, one_pass: "_Pass", containers: tuple[Container, ...]) -> None:
-        now = self._now()
         tenant = one_pass.tenant
+        containers = self._stopwatch.see(tenant.tenant_id, containers)
         one_pass.containers = containers
-        self._observed_at[tenant.tenant_id] = now
+        self._observed_at[tenant.tenant_id] = self._clock.now()
         setback = tenant.setback
         if setback is not None and setback.reason in _OF_NO_CONTAINER:
             setback = None
-        restarts = note_restart(tenant, containers, now, self._rules)
+        restarts = note_restart(tenant, containers, self._clock.steady(), self._rules)
         one_pass.tenant = replace(tenant, restarts=restarts, setback=setback)
 
     def _is_denied(self, one_pass: "_Pass") -> bool:
@@ -285,7 +297,7 @@ class Reconciler:
         tenant = one_pass.tenant
         if not tenant.is_answered:
             return
-        finding = assess(tenant, one_pass.containers, self._now(), self._rules)
+        finding = assess(tenant, one_pass.containers, self._clock.steady(), self._rules)
         seen = finding.container
         is_explained = one_pass.committed.setback is not None and (
             seen is None or not has_fallen_back(tenant, seen)
@@ -294,15 +306,15 @@ class Reconciler:
             await self._commit(one_pass, finding)
 
     async def _act(self, one_pass: "_Pass") -> None:
-        _mind_what_another_left(one_pass, self._now())
+        _mind_what_another_left(one_pass, self._clock.steady())
         for _ in range(_MOST_ACTIONS):
-            action = decide(one_pass.tenant, one_pass.containers, self._now(), self._rules)
+            action = decide(one_pass.tenant, one_pass.containers, self._clock.steady(), self._rules)
             self._metrics.passes.labels(action=type(action).__name__.lower()).inc()
             match action:
                 case Nothing():
                     return
-                case Wait(until):
-                    one_pass.come_back(until)
+                case Wait(seconds):
+                    self._come_back(one_pass, seconds)
                     return
                 case GiveUp(finding):
                     message = await self._with_last_words(finding.message, finding)
@@ -311,7 +323,7 @@ class Reconciler:
                     one_pass.is_cleaning_up = True
                 case _:
                     await self._try(one_pass, action)
-        one_pass.come_back(self._now())
+        self._come_back(one_pass, 0)
 
     async def _try(self, one_pass: "_Pass", action: _Deed) -> None:
         try:
@@ -403,8 +415,7 @@ class Reconciler:
         """Tell those who wait for an answer that the engine is away; the others wait quietly."""
         one_pass.is_in_sight = False
         if one_pass.tenant.is_answered and one_pass.tenant.setback is None:
-            delay = self._backoff.seconds(_QUIET_ATTEMPT)
-            one_pass.come_back(self._now() + timedelta(seconds=delay))
+            self._come_back(one_pass, self._backoff.seconds(_QUIET_ATTEMPT))
             return
         self._set_back(one_pass, error)
 
@@ -412,11 +423,11 @@ class Reconciler:
         tenant = one_pass.tenant
         earlier = one_pass.committed.setback
         attempt = earlier.attempt + 1 if earlier is not None else 1
-        next_attempt_at = None
+        setback = Setback(attempt, Reason(error.reason), str(error), None)
         if error.is_transient:
-            next_attempt_at = self._now() + timedelta(seconds=self._backoff.seconds(attempt))
-            one_pass.come_back(next_attempt_at)
-        setback = Setback(attempt, Reason(error.reason), str(error), next_attempt_at)
+            delay = self._backoff.seconds(attempt)
+            setback = self._stopwatch.put_off(tenant.tenant_id, setback, delay)
+            self._come_back(one_pass, delay)
         one_pass.tenant = replace(tenant, setback=setback)
         _log.warning(
             "try failed",
@@ -433,15 +444,17 @@ class Reconciler:
         elif one_pass.is_denied:
             finding = _denied(one_pass.tenant, one_pass.containers)
         else:
-            finding = assess(one_pass.tenant, one_pass.containers, self._now(), self._rules)
-        if finding.look_at is not None:
-            one_pass.come_back(finding.look_at)
+            now = self._clock.steady()
+            finding = assess(one_pass.tenant, one_pass.containers, now, self._rules)
+        if finding.look_in_seconds is not None:
+            self._come_back(one_pass, finding.look_in_seconds)
         if _has_succeeded(finding):
             one_pass.tenant = replace(one_pass.tenant, setback=None)
         setback = one_pass.tenant.setback
-        next_attempt_at = setback.next_attempt_at if setback is not None else None
-        if next_attempt_at is not None and next_attempt_at > self._now():
-            one_pass.come_back(next_attempt_at)
+        if setback is not None and setback.due is not None:
+            remaining = setback.due - self._clock.steady()
+            if remaining > 0:
+                self._come_back(one_pass, remaining)
         await self._commit(one_pass, finding)
         if finding.reason is Reason.DELETED:
             self._forget(one_pass.tenant.tenant_id)
@@ -449,6 +462,7 @@ class Reconciler:
     def _forget(self, tenant_id: TenantId) -> None:
         """Forget a tenant that is gone; the last of its engine events may be still to come."""
         self._observed_at.pop(tenant_id, None)
+        self._stopwatch.forget(tenant_id)
         self._deleted.append(tenant_id)
         if len(self._deleted) > _MOST_DELETED:
             self._seen.pop(self._deleted.popleft(), None)
@@ -456,7 +470,8 @@ class Reconciler:
     async def _commit(self, one_pass: "_Pass", finding: Finding) -> None:
         """Commit the status that the finding calls for, and what the next pass has to know."""
         tenant = one_pass.tenant
-        status = tell(tenant, finding, self._now())
+        since_receipt = self._clock.seconds_since(tenant.received_at)
+        status = tell(tenant, finding, self._clock.now(), since_receipt=since_receipt)
         if status is not None and not _comes_from(tenant.setback, finding):
             message = await self._with_last_words(status.message, finding)
             status = replace(status, message=message)
@@ -481,7 +496,7 @@ class Reconciler:
         )
         for status in told:
             after = replace(after, status=status, answered_revision=tenant.revision)
-            self._count(status, tenant.setback)
+            self._count(status, tenant.setback, finding.container)
         one_pass.tenant = one_pass.committed = after
         if told:
             self._on_commit()
@@ -496,7 +511,7 @@ class Reconciler:
             return message  # the fact itself is known, and must not wait for its explanation
         return with_last_words(message, words)
 
-    def _count(self, status: Status, setback: Setback | None) -> None:
+    def _count(self, status: Status, setback: Setback | None, container: Container | None) -> None:
         _log.info(
             "status",
             tenant_id=status.tenant_id,
@@ -511,9 +526,14 @@ class Reconciler:
             self._metrics.tenant_failures.labels(reason=setback.reason.value).inc()
         if status.state is State.RUNNING and status.startup_seconds is not None:
             self._metrics.startup_seconds.observe(status.startup_seconds)
-            if status.health is Health.HEALTHY and status.container is not None:
-                since = status.container.started_at or status.occurred_at
-                self._time_phase("healthy", (status.occurred_at - since).total_seconds())
+            if status.health is Health.HEALTHY and container is not None:
+                self._time_phase("healthy", up_seconds(container, self._clock.steady()))
+
+    def _due_in(self, one_pass: "_Pass") -> float | None:
+        return None if one_pass.due is None else max(0.0, one_pass.due - self._clock.steady())
+
+    def _come_back(self, one_pass: "_Pass", seconds: float) -> None:
+        one_pass.come_back(self._clock.steady() + seconds)
 
     def _time_phase(self, phase: str, seconds: float) -> None:
         self._metrics.observe_phase(phase, max(0.0, seconds))
@@ -535,11 +555,11 @@ class _Pass:
     is_in_sight: bool = False
     is_denied: bool = False
     is_cleaning_up: bool = False
-    due_at: datetime | None = None
+    due: float | None = None
 
-    def come_back(self, at: datetime) -> None:
+    def come_back(self, due: float) -> None:
         """Have the next pass at this time, or earlier if it was so already."""
-        self.due_at = at if self.due_at is None else min(at, self.due_at)
+        self.due = due if self.due is None else min(due, self.due)
 
     def exchange(self, old: Container, new: Container | None) -> None:
         """Put the container's new observation in the place of the old one."""
@@ -547,6 +567,8 @@ class _Pass:
 
     def containers_with(self, old: Container, new: Container | None) -> tuple[Container, ...]:
         """Return what is seen, with the new observation in the place of the old one."""
+        if new is not None and new.started_at == old.started_at:
+            new = replace(new, run_seen=old.run_seen)
         kept = (new if seen is old else seen for seen in self.containers)
         return tuple(seen for seen in kept if seen is not None)
 
@@ -567,7 +589,7 @@ def _without(tenant: Tenant, gone: Container) -> Tenant:
     return replace(tenant, containers=tuple(kept))
 
 
-def _mind_what_another_left(one_pass: _Pass, now: datetime) -> None:
+def _mind_what_another_left(one_pass: _Pass, now: float) -> None:
     """Raise while the tenant has nothing but what another ledger's consumer left under its name.
 
     To say that there is nothing, or to try to make one beside it, would both be wrong.

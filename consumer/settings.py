@@ -368,7 +368,9 @@ class Ledger(_Group):
         "sqlite:///landlord.db", description="`sqlite:///path`", repr=False
     )
     retention_seconds: Seconds = Field(
-        604_800.0, description="how long event ids, sent status events and tombstones are kept"
+        604_800.0,
+        description="how long event ids, sent status events and tombstones are kept at least, by "
+        "the clock and by the time that consumers have run",
     )
     adopt_on_empty: bool = Field(
         False,
@@ -393,7 +395,9 @@ class Reconcile(_Group):
     orphans: Literal["adopt", "remove", "ignore"] = Field(
         "adopt", description="what becomes of our containers that no tenant is known for"
     )
-    orphan_grace_seconds: Seconds = Field(300.0, description="age before an orphan is removed")
+    orphan_grace_seconds: Seconds = Field(
+        300.0, description="from the first sight of an orphan to its removal"
+    )
     start_timeout_seconds: Seconds = Field(300.0, description="until a container is healthy")
     stable_seconds: Seconds = Field(10.0, description="uptime that ends a crash loop")
     crash_loop_restarts: Count = Field(3, description="restarts that make a crash loop ...")

@@ -5,7 +5,7 @@ since the last status is told. The reconciler commits what `tell` returns; the l
 """
 
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from consumer.finding import Finding
@@ -35,8 +35,10 @@ _ASKS_WHY: Final = frozenset(
 """Failures of which the container itself may have said why."""
 
 
-def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
+def tell(tenant: Tenant, finding: Finding, now: datetime, *, since_receipt: float) -> Status | None:
     """Return the status event that the finding calls for; None when it is no news.
+
+    `now` is the time of day, `since_receipt` how many seconds ago the tenant's event was received.
 
     The answer to an unanswered tenant event is always news.
     """
@@ -48,7 +50,7 @@ def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
     changes = _changes(tenant, reason)
     setback = tenant.setback
     is_first_sight = reason in (Reason.STARTED, Reason.UPDATED, Reason.RESUMED)
-    startup = (now - tenant.received_at).total_seconds() if is_first_sight else None
+    startup = since_receipt if is_first_sight else None
     status = Status(
         tenant_id=tenant.tenant_id,
         state=finding.state,
@@ -65,13 +67,21 @@ def tell(tenant: Tenant, finding: Finding, now: datetime) -> Status | None:
         startup_seconds=startup,
         will_retry=setback is not None and setback.next_attempt_at is not None,
         attempt=setback.attempt if setback is not None else 1,
-        next_attempt_at=setback.next_attempt_at if setback is not None else None,
+        next_attempt_at=_next_attempt_at(tenant, now),
     )
     last = tenant.status
     if reason is not Reason.INTERNAL_ERROR or last is None:
         return status
     # We failed, and know of nothing that has changed: the container is as it was last seen.
     return replace(status, container=last.container, ports=last.ports, health=last.health)
+
+
+def _next_attempt_at(tenant: Tenant, now: datetime) -> datetime | None:
+    """Return when the next try is; never before what is told has happened."""
+    setback = tenant.setback
+    if setback is None or setback.next_attempt_at is None:
+        return None
+    return max(setback.next_attempt_at, now + timedelta(milliseconds=1))
 
 
 def _reason(tenant: Tenant, finding: Finding) -> Reason:

@@ -8,7 +8,6 @@ nothing is traced, everything is handed back as it was, and no library of it is 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -19,7 +18,7 @@ from consumer.model import OutboxEntry, Tenant, TenantEvent, TenantId
 from consumer.ports import Publisher
 
 Decode = Callable[[Delivery], TenantEvent]
-Reconcile = Callable[[TenantId], Awaitable[datetime | None]]
+Reconcile = Callable[[TenantId], Awaitable[float | None]]
 Read = Callable[[TenantId], Awaitable[Tenant | None]]
 Observe = Callable[[str, str, float], None]
 ObservePhase = Callable[[str, float], None]
@@ -81,7 +80,7 @@ class Traces:
         if spans is None:
             return reconcile
 
-        async def traced(tenant_id: TenantId) -> datetime | None:
+        async def traced(tenant_id: TenantId) -> float | None:
             tenant = await read(tenant_id)
             if tenant is None or (tenant.is_answered and tenant.setback is None):
                 return await reconcile(tenant_id)

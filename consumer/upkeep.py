@@ -5,12 +5,11 @@ told and tried again; it never ends the consumer.
 """
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
+from consumer.clock import Clock
 from consumer.errors import LedgerError
 from consumer.metrics import Metrics
 from consumer.ports import Ledger
@@ -26,7 +25,7 @@ class Upkeep:
         *,
         ledger: Ledger,
         metrics: Metrics,
-        now: Callable[[], datetime],
+        clock: Clock,
         retention_seconds: float,
         look_seconds: float = 2.0,
         slow_seconds: float = 5.0,
@@ -34,14 +33,14 @@ class Upkeep:
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
-        self._now = now
-        self._retention = timedelta(seconds=retention_seconds)
+        self._clock = clock
+        self._retention_seconds = retention_seconds
         self._look_seconds = look_seconds
         self._slow_seconds = slow_seconds
         self._sweep_seconds = sweep_seconds
         self._trouble: str | None = None
-        self._swept_at: datetime | None = None
-        self._looked_at = now()
+        self._swept: float | None = None
+        self._looked = clock.steady()
 
     @property
     def trouble(self) -> str | None:
@@ -49,9 +48,9 @@ class Upkeep:
         return self._trouble
 
     @property
-    def looked_at(self) -> datetime:
-        """When it last looked, well or in vain: the pulse of the process."""
-        return self._looked_at
+    def idle_seconds(self) -> float:
+        """How long ago it last looked, well or in vain: the pulse of the process."""
+        return self._clock.steady() - self._looked
 
     async def run(self) -> None:
         """Look and sweep until cancelled."""
@@ -60,7 +59,7 @@ class Upkeep:
                 await self.look()
             except LedgerError as error:
                 self._note_trouble(str(error))
-            self._looked_at = self._now()
+            self._looked = self._clock.steady()
             await asyncio.sleep(self._look_seconds)
 
     async def look(self) -> None:
@@ -70,7 +69,7 @@ class Upkeep:
             self._metrics.tenants.labels(state=state).set(count)
         depth, oldest_at = await self._ledger.outbox_depth()
         self._metrics.outbox_pending.set(depth)
-        age = (self._now() - oldest_at).total_seconds() if oldest_at is not None else 0.0
+        age = self._clock.seconds_since(oldest_at) if oldest_at is not None else 0.0
         self._metrics.outbox_oldest_seconds.set(age)
         await self._sweep_when_due()
 
@@ -86,10 +85,10 @@ class Upkeep:
         self._note_trouble(None)
 
     async def _sweep_when_due(self) -> None:
-        now = self._now()
-        if self._swept_at is None or (now - self._swept_at).total_seconds() >= self._sweep_seconds:
-            swept = await self._ledger.sweep(before=now - self._retention)
-            self._swept_at = now
+        now = self._clock.steady()
+        if self._swept is None or now - self._swept >= self._sweep_seconds:
+            swept = await self._ledger.sweep(older_than_seconds=self._retention_seconds)
+            self._swept = now
             _log.debug("swept", rows=swept)
 
     def _note_trouble(self, trouble: str | None) -> None:

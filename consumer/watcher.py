@@ -10,9 +10,9 @@ alone; what another ledger's consumer made is taken over when somebody asks for 
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol, assert_never
@@ -25,6 +25,7 @@ from consumer.belonging import (
     is_orphan,
     ours_among,
 )
+from consumer.clock import Clock
 from consumer.errors import ConsumerError, EngineError
 from consumer.faults import for_ever
 from consumer.metrics import Metrics
@@ -75,7 +76,7 @@ class Watcher:
         wake: Wake,
         has_seen: Callable[[EngineEvent], bool],
         metrics: Metrics,
-        now: Callable[[], datetime],
+        clock: Clock,
         on_facts: Callable[[EngineFacts], None],
         orphans: OrphanRule = OrphanRule.ADOPT,
         times: WatchTimes | None = None,
@@ -85,7 +86,7 @@ class Watcher:
         self._wake = wake
         self._has_seen = has_seen
         self._metrics = metrics
-        self._now = now
+        self._clock = clock
         self._on_facts = on_facts
         self._orphans = orphans
         self._times = times or WatchTimes()
@@ -93,6 +94,9 @@ class Watcher:
         self._resynced_at: datetime | None = None
         self._strangers: frozenset[ContainerId] = frozenset()
         """With our labels, and not ours, as far as they have been told of."""
+        self._orphaned: dict[ContainerId, float] = {}
+        """Orphans that wait for their removal, and since when we know of them: the engine's word of
+        their age is of another clock."""
 
     @property
     def trouble(self) -> str | None:
@@ -143,7 +147,7 @@ class Watcher:
 
     async def _resync(self) -> None:
         """Compare the engine's list with the ledger; wake every tenant that deserves a look."""
-        began_at = self._now()
+        began = self._clock.steady()
         sightings: defaultdict[TenantId, list[Sighting]] = defaultdict(list)
         for sighting in await self._engine.survey():
             sightings[sighting.tenant_id].append(sighting)
@@ -158,8 +162,9 @@ class Watcher:
             cared_for = await self._take_care_of(tenant_id, seen)
             strangers += (it for it in seen if it not in cared_for)
         await self._leave_alone(strangers)
-        self._resynced_at = self._now()
-        self._metrics.resync_seconds.observe((self._resynced_at - began_at).total_seconds())
+        self._forget_orphans_but({seen.container_id for row in sightings.values() for seen in row})
+        self._resynced_at = self._clock.now()
+        self._metrics.resync_seconds.observe(self._clock.steady() - began)
         self._metrics.last_resync_timestamp_seconds.set(self._resynced_at.timestamp())
         self._note_trouble(None)
 
@@ -181,7 +186,7 @@ class Watcher:
     async def _take_in(self, tenant_id: TenantId, orphans: Sequence[Sighting]) -> None:
         match self._orphans:
             case OrphanRule.ADOPT:
-                await self._ledger.adopt(orphans, at=self._now())
+                await self._ledger.adopt(orphans, at=self._clock.now())
                 _log.info("orphan adopted", tenant_id=tenant_id)
                 self._wake(tenant_id)
             case OrphanRule.REMOVE:
@@ -192,9 +197,10 @@ class Watcher:
                 assert_never(self._orphans)
 
     async def _remove_orphans(self, tenant_id: TenantId) -> None:
-        grace = timedelta(seconds=self._times.orphan_grace_seconds)
+        now = self._clock.steady()
         for container in await self._engine.observe(tenant_id):
-            is_young = self._now() - container.created_at < grace
+            since = self._orphaned.setdefault(container.container_id, now)
+            is_young = now - since < self._times.orphan_grace_seconds
             if is_young or not is_orphan(container):
                 continue
             try:
@@ -211,7 +217,7 @@ class Watcher:
         """
         left = [it for it in strangers if is_left_by_another(it)]
         if await self._ledger.is_take_over_asked():
-            for tenant_id in await self._ledger.take_over(left, at=self._now()):
+            for tenant_id in await self._ledger.take_over(left, at=self._clock.now()):
                 _log.info("taken over", tenant_id=tenant_id)
                 self._wake(tenant_id)
             strangers, left = [it for it in strangers if it not in left], []
@@ -231,6 +237,10 @@ class Watcher:
                     tenant_id=it.tenant_id,
                     container_id=it.container_id,
                 )
+
+    def _forget_orphans_but(self, seen: Collection[ContainerId]) -> None:
+        for gone in self._orphaned.keys() - seen:
+            del self._orphaned[gone]
 
     def _note_trouble(self, trouble: str | None) -> None:
         if (trouble is None) != (self._trouble is None):

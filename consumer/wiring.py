@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -36,6 +35,7 @@ from consumer.adapters.rabbitmq_topology import (
 from consumer.adapters.registries import LoginFile, RegistryLogins
 from consumer.adapters.surroundings import follow_links
 from consumer.checkup import BrokerUser
+from consumer.clock import Clock
 from consumer.contract import BrokerNames
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import Fault, SettingsError
@@ -55,11 +55,6 @@ _CLIENT_NAME: Final = "landlord-consumer"
 _LOG_SIZE: Final = "10m"
 _CHECK_SECONDS: Final = 10.0
 """Somebody waits for a check, and an engine that needs longer for so little is in trouble."""
-
-
-def utc_now() -> datetime:
-    """Return the time of day."""
-    return datetime.now(UTC)
 
 
 def broker_link(settings: Settings) -> BrokerLink:
@@ -131,13 +126,13 @@ def memory_budget(settings: Settings) -> MemoryBudget:
     return MemoryBudget(settings.limits.memory_mb)
 
 
-def rabbitmq(settings: Settings, on_change: Callable[[bool], None]) -> RabbitMQ:
+def rabbitmq(settings: Settings, on_change: Callable[[bool], None], *, clock: Clock) -> RabbitMQ:
     """Return the broker's adapter; it connects once it runs."""
     return RabbitMQ(
         link=broker_link(settings),
         topology=topology(settings),
         source=f"/{_CLIENT_NAME}/{settings.instance}",
-        now=utc_now,
+        now=clock.now,
         on_change=on_change,
         prefetch=settings.broker.prefetch,
         is_declaring=settings.broker.declare,

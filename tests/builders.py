@@ -101,6 +101,10 @@ def make_container(**changes: object) -> Container:
         "resources": Resources(cpu=500, memory=256),
         "origin": UNRECORDED,
     }
+    run = (fields | changes)["started_at"]
+    if isinstance(run, datetime):
+        # As if we had seen it begin; the clock that cannot step shows 0 at `MOMENT`.
+        fields["run_seen"] = (run - MOMENT).total_seconds()
     return Container(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
 
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from consumer.adapters import ledger as ledger_module
 from consumer.api import Api
+from consumer.clock import Clock
 from consumer.feed import Feed
 from consumer.metrics import Metrics
 from consumer.model import (
@@ -137,7 +138,9 @@ class Stage:
             await self._life
 
     async def _live(self) -> None:
-        ledger = await InlineLedger.open(f"sqlite:///{self._folder / 'landlord.db'}", now=now)
+        ledger = await InlineLedger.open(
+            f"sqlite:///{self._folder / 'landlord.db'}", clock=Clock(wall=now)
+        )
         about = {"version": "0.1.0", "instance": "default"}
         feed = Feed(ledger=ledger, readiness=lambda: self.troubles, now=now, about=about)
         api = Api(

@@ -1,6 +1,5 @@
 """What the engine says of itself, for a check: nothing is made, pulled or changed there."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from consumer.adapters.docker_client import DockerClient, Refused
 from consumer.adapters.docker_networks import BUILT_IN, openness, real_name
 from consumer.adapters.docker_spec import Naming, as_filter, network_trouble, to_sighting
 from consumer.adapters.registries import Credentials
+from consumer.clock import utc_now
 from consumer.errors import EngineUnavailable
 from consumer.image_reference import DEFAULT_REGISTRY
 from consumer.model import Document, Sighting
@@ -71,9 +71,9 @@ class DockerCheckup:
         try:
             async with self._client.asking("info", self._seconds) as docker:
                 version = await docker.version()
-                asked_at = time.time()
+                asked_at = utc_now().timestamp()
                 told = await docker.system.info()
-                answered_at = time.time()
+                answered_at = utc_now().timestamp()
         except Refused as error:
             raise EngineUnavailable(f"the engine tells nothing of itself: {error}") from error
         its = _as_time(told.get("SystemTime"))

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -40,6 +40,7 @@ from sqlalchemy.exc import (
 from consumer.adapters.surroundings import may_write, nearest_folder, user_name
 from consumer.belonging import belongs, is_orphan
 from consumer.checkup import LedgerSight
+from consumer.clock import Clock
 from consumer.errors import LedgerError, LedgerFault, LedgerInUse, LedgerUnanswered
 from consumer.faults import trace_of
 from consumer.intention import changes, intend, refusal_of_missing, weigh
@@ -217,10 +218,21 @@ _ASKED_TAKE_OVER: Final = text("SELECT asked_at FROM take_over")
 _END_TAKE_OVER: Final = text("DELETE FROM take_over")
 _IS_EMPTY: Final = text("SELECT NOT EXISTS (SELECT 1 FROM tenants) AS is_empty")
 _IDENTITY: Final = text("SELECT ledger_id FROM identity")
-_PROBE: Final = text("""
-    INSERT INTO pulse (only_row, beat_at) VALUES (1, :at)
-    ON CONFLICT (only_row) DO UPDATE SET beat_at = excluded.beat_at
+_BEAT: Final = text("""
+    INSERT INTO pulse (only_row, beat_at, ran_seconds) VALUES (1, :at, :ran)
+    ON CONFLICT (only_row) DO UPDATE SET
+        beat_at = excluded.beat_at, ran_seconds = pulse.ran_seconds + excluded.ran_seconds
+    RETURNING ran_seconds
 """)
+_PERIOD_SECONDS: Final = 600.0
+_NOTE_PERIOD: Final = text("""
+    INSERT INTO running_time (period, earliest_at) VALUES (:period, :earliest)
+    ON CONFLICT (period) DO UPDATE SET
+        earliest_at = min(running_time.earliest_at, excluded.earliest_at)
+""")
+_RAN: Final = text("SELECT ran_seconds FROM pulse")
+_EARLIEST: Final = text("SELECT min(earliest_at) FROM running_time WHERE period >= :period")
+_FORGET_PERIODS: Final = text("DELETE FROM running_time WHERE period < :period")
 
 
 @dataclass(slots=True)
@@ -240,13 +252,17 @@ class SqlLedger:
         engine: Engine,
         lock: int | None,
         *,
-        now: Callable[[], datetime],
+        clock: Clock,
         call_seconds: float = _CALL_SECONDS,
     ) -> None:
         self._engine = engine
         self._lock = lock
-        self._now = now
         self._call_seconds = call_seconds
+        self._clock = clock
+        self._beaten: float | None = None
+        """Until when running time is counted; the ledger's thread's own."""
+        self._covered = float("-inf")
+        """Until when it is noted what the wall clock showed."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._writes: list[_Write] = []
         self._listeners: list[Callable[[Iterable[TenantId]], None]] = []
@@ -256,16 +272,14 @@ class SqlLedger:
         """As they were counted last, until a tenant's row changes; the ledger's thread's own."""
 
     @classmethod
-    async def open(
-        cls, url: str, *, now: Callable[[], datetime], call_seconds: float = _CALL_SECONDS
-    ) -> Self:
+    async def open(cls, url: str, *, clock: Clock, call_seconds: float = _CALL_SECONDS) -> Self:
         """Open (and if need be make or migrate) the ledger at `sqlite:///path`.
 
         Raises LedgerInUse when another consumer owns it, LedgerError when it cannot be opened.
         """
         path = _path(url)
         lock = _take_lock(path)
-        ledger = cls(_connect(path), lock, now=now, call_seconds=call_seconds)
+        ledger = cls(_connect(path), lock, clock=clock, call_seconds=call_seconds)
         try:
             # Without a deadline: bringing a large ledger to a new schema takes what it takes.
             await ledger._in_thread(lambda: _migrate(ledger._engine))
@@ -306,7 +320,7 @@ class SqlLedger:
     async def record(self, batch: Sequence[TenantEvent | Refusal]) -> list[Recorded]:
         """Commit what a batch of events means for the desired states."""
         return await self._change(
-            lambda connection: _record(connection, batch, self._now()),
+            lambda connection: _record(connection, batch, self._clock.now()),
             tenant_ids=[entry.tenant_id for entry in batch],
         )
 
@@ -319,7 +333,7 @@ class SqlLedger:
 
     async def ask_take_over(self) -> None:
         """Have what another ledger's consumer left on the engine taken over, once."""
-        values = {"at": _stamp(self._now())}
+        values = {"at": _stamp(self._clock.now())}
         await self._write(lambda connection: connection.execute(_ASK_TAKE_OVER, values))
 
     async def take_over(self, sightings: Sequence[Sighting], *, at: datetime) -> list[TenantId]:
@@ -334,7 +348,7 @@ class SqlLedger:
     async def commit(self, result: PassResult) -> tuple[Status, ...]:
         """Commit a pass: number its statuses, put them in the outbox, remember how it went."""
         return await self._change(
-            lambda connection: _commit(connection, result, self._now()),
+            lambda connection: _commit(connection, result, self._clock.now()),
             tenant_ids=[result.tenant_id],
         )
 
@@ -343,20 +357,41 @@ class SqlLedger:
         rows = [{"entry_id": entry_id, "at": _stamp(at)} for entry_id in entry_ids]
         await self._write(lambda connection: _execute_many(connection, _MARK_SENT, rows))
 
-    async def sweep(self, *, before: datetime) -> int:
+    async def sweep(self, *, older_than_seconds: float) -> int:
         """Forget event ids, sent status events and tombstones older than this; count them."""
-        values = {"before": _stamp(before)}
-        return await self._change(
-            lambda connection: sum(
-                connection.execute(statement, values).rowcount for statement in _SWEEPS
-            )
+        await self.probe()
+        return await self._change(lambda connection: self._sweep(connection, older_than_seconds))
+
+    def _sweep(self, connection: Connection, seconds: float) -> int:
+        ran: float = connection.execute(_RAN).scalar_one()
+        if ran < seconds:
+            return 0  # by the time that consumers have run here, nothing can be so old
+        period = int((ran - seconds) // _PERIOD_SECONDS)
+        noted = str(connection.execute(_EARLIEST, {"period": period}).scalar_one())
+        before = min(noted, _stamp(self._clock.now() - timedelta(seconds=seconds)))
+        connection.execute(_FORGET_PERIODS, {"period": period})
+        return sum(
+            connection.execute(statement, {"before": before}).rowcount for statement in _SWEEPS
         )
 
     async def probe(self) -> None:
-        """Raise LedgerError unless the ledger can be written."""
+        """Raise LedgerError unless the ledger can be written; count how long we have run on it."""
         # It has to be a change: a transaction without one touches no disk, be it full or not.
-        values = {"at": _stamp(self._now())}
-        await self._write(lambda connection: connection.execute(_PROBE, values))
+        self._covered = await self._write(self._beat)
+
+    def _beat(self, connection: Connection) -> float:
+        """Return until when the wall clock's times are noted, once this is committed."""
+        steady = self._clock.steady()
+        # Lost if it is not committed: rather too little has been run than too much.
+        ran = 0.0 if self._beaten is None else steady - self._beaten
+        self._beaten = steady
+        values = {"at": _stamp(self._clock.now()), "ran": ran}
+        whole: float = connection.execute(_BEAT, values).scalar_one()
+        earliest = _stamp(self._clock.earliest_since(self._covered))
+        connection.execute(
+            _NOTE_PERIOD, {"period": int(whole // _PERIOD_SECONDS), "earliest": earliest}
+        )
+        return steady
 
     async def _change(
         self, work: Callable[[Connection], T], *, tenant_ids: Iterable[TenantId] = ()
@@ -593,17 +628,17 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-async def ask_for_take_over(url: str, *, now: Callable[[], datetime]) -> bool:
+async def ask_for_take_over(url: str, *, clock: Clock) -> bool:
     """Have the ledger's consumer take over what another's left; return whether it runs already.
 
     If it does, its next resync will. Raises LedgerError.
     """
     is_running = False
     try:
-        ledger = await SqlLedger.open(url, now=now)
+        ledger = await SqlLedger.open(url, clock=clock)
     except LedgerInUse:
         # One short write beside the owner's: the database itself keeps them apart.
-        ledger = SqlLedger(_connect(_path(url)), None, now=now)
+        ledger = SqlLedger(_connect(_path(url)), None, clock=clock)
         is_running = True
     try:
         await ledger.ask_take_over()

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from aio_pika.abc import (
@@ -24,6 +23,7 @@ from aiormq.abc import DeliveredMessage
 
 from consumer.adapters.rabbitmq_messages import as_delivery, as_message, consume
 from consumer.adapters.rabbitmq_topology import BrokerLink, Topology, connect, translated
+from consumer.clock import utc_now
 from consumer.errors import BrokerError, MessageRefused
 from consumer.letters import Letter, Original, original, read_letter, renewed
 
@@ -188,7 +188,7 @@ async def _take(
 
     def take(message: DeliveredMessage) -> None:
         nonlocal has_room
-        delivery = as_delivery(message, 1, datetime.now(UTC))
+        delivery = as_delivery(message, 1, utc_now())
         # The one consumer of its channel: tags count from 1 in the queue's order.
         if delivery.tag > count or not has_room:
             return

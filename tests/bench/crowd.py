@@ -21,6 +21,7 @@ from consumer.adapters.docker import DockerEngine
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
 from consumer.adapters.ledger import SqlLedger
+from consumer.clock import Clock
 from consumer.model import (
     ContainerReport,
     EventId,
@@ -122,7 +123,7 @@ async def _fill(path: Path, engine_url: str, naming: Naming, size: int) -> None:
     """Have a ledger there that knows every tenant, as an earlier run would have left it."""
     async with DockerEngine(endpoint=Endpoint(url=engine_url), naming=naming).opened() as engine:
         sightings = {seen.tenant_id: seen for seen in await engine.survey()}
-    ledger = await SqlLedger.open(f"sqlite:///{path}", now=lambda: datetime.now(UTC))
+    ledger = await SqlLedger.open(f"sqlite:///{path}", clock=Clock())
     try:
         tenants = list(population.population(size))
         for start in range(0, size, _BATCH):

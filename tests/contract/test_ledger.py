@@ -47,18 +47,35 @@ from tests.builders import (
     make_status,
     standing_of,
 )
+from tests.fakes.clock import HandClock
 from tests.fakes.ledger import InlineLedger
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+MINUTES = 600.0
 UNIX_MS = int(NOW.timestamp() * 1000)
 OTHER = TenantId("other")
 
 
+@pytest.fixture
+def clock() -> HandClock:
+    """Make the clock of `ledger`: it stands still unless it is moved."""
+    return HandClock(NOW)
+
+
+async def run_on(ledger: SqlLedger, clock: HandClock, *, seconds: float) -> None:
+    """Have a consumer run on the ledger for so long."""
+    for _ in range(int(seconds / MINUTES)):
+        clock.advance(MINUTES)
+        await ledger.probe()
+
+
 @pytest.fixture(params=[SqlLedger, InlineLedger])
-async def ledger(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SqlLedger]:
+async def ledger(
+    tmp_path: Path, clock: HandClock, request: pytest.FixtureRequest
+) -> AsyncIterator[SqlLedger]:
     """Open a new ledger whose clock stands still."""
     kind: type[SqlLedger] = request.param
-    opened = await kind.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
+    opened = await kind.open(f"sqlite:///{tmp_path}/ledger.db", clock=clock)
     yield opened
     await opened.close()
 
@@ -428,7 +445,7 @@ async def test_a_ledger_of_an_older_version_is_brought_up(tmp_path: Path) -> Non
         old.execute("PRAGMA user_version = 1")
         old.commit()
 
-    opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: NOW)
+    opened = await SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=HandClock(NOW))
     recorded = await opened.record([make_event(event_id=EventId("old")), make_event()])
     tenant = await known(opened, OTHER)
     await opened.close()
@@ -444,7 +461,7 @@ async def test_a_look_at_a_ledger_tells_what_is_the_matter(tmp_path: Path) -> No
     url = f"sqlite:///{place}"
 
     missing, has_made = look_at_ledger(url), place.exists()
-    opened = await SqlLedger.open(url, now=lambda: NOW)
+    opened = await SqlLedger.open(url, clock=HandClock(NOW))
     owned = look_at_ledger(url)
     await opened.close()
     sound = look_at_ledger(url)
@@ -547,11 +564,11 @@ async def test_a_ledger_is_empty_until_it_knows_a_tenant(ledger: SqlLedger) -> N
 async def test_a_take_over_is_asked_for_beside_a_running_consumer(tmp_path: Path) -> None:
     """The request is written, and it is told whether somebody runs who sees it."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    before = await ask_for_take_over(url, now=lambda: NOW)
-    ledger = await SqlLedger.open(url, now=lambda: NOW)
+    before = await ask_for_take_over(url, clock=HandClock(NOW))
+    ledger = await SqlLedger.open(url, clock=HandClock(NOW))
     is_kept = await ledger.is_take_over_asked()
     await ledger.take_over([], at=NOW)
-    beside = await ask_for_take_over(url, now=lambda: NOW)
+    beside = await ask_for_take_over(url, clock=HandClock(NOW))
     is_seen = await ledger.is_take_over_asked()
     await ledger.close()
 
@@ -648,7 +665,7 @@ async def test_a_state_that_is_told_again_began_when_it_did(ledger: SqlLedger) -
     assert (await ledger.lines(after="", limit=1))[0].since == moments[2]
 
 
-async def test_the_history_is_what_was_told(ledger: SqlLedger) -> None:
+async def test_the_history_is_what_was_told(ledger: SqlLedger, clock: HandClock) -> None:
     """Newest first, of this tenant alone, sent or not; swept when it is old."""
     await ledger.record([make_event(), make_event(tenant_id=OTHER)])
     for reason in (Reason.STARTED, Reason.RESTARTED, Reason.HEALTHY):
@@ -660,7 +677,8 @@ async def test_the_history_is_what_was_told(ledger: SqlLedger) -> None:
 
     everything = await ledger.history(TENANT_ID, limit=9)
     newest = await ledger.history(TENANT_ID, limit=2)
-    await ledger.sweep(before=NOW + timedelta(days=1))
+    await run_on(ledger, clock, seconds=4 * MINUTES)
+    await ledger.sweep(older_than_seconds=2 * MINUTES)
     left = await ledger.history(TENANT_ID, limit=9)
 
     reasons = [status.reason for status in everything]
@@ -697,7 +715,7 @@ async def test_who_listens_is_told_of_whom_a_commit_was(ledger: SqlLedger) -> No
     assert heard == [TENANT_ID, TENANT_ID, OTHER, TENANT_ID]
 
 
-async def test_tenants_are_counted_as_they_are(ledger: SqlLedger) -> None:
+async def test_tenants_are_counted_as_they_are(ledger: SqlLedger, clock: HandClock) -> None:
     """After every kind of change, however often they were counted before."""
 
     async def counted() -> dict[str, int]:
@@ -716,7 +734,8 @@ async def test_tenants_are_counted_as_they_are(ledger: SqlLedger) -> None:
     failed = await counted()
     unsent = await ledger.unsent(limit=10)
     await ledger.mark_sent([entry.entry_id for entry in unsent], at=NOW)
-    await ledger.sweep(before=NOW + timedelta(days=1))
+    await run_on(ledger, clock, seconds=4 * MINUTES)
+    await ledger.sweep(older_than_seconds=2 * MINUTES)
     swept = await counted()
 
     assert (before, recorded, adopted) == ({}, {"pending": 1}, {"pending": 2})
@@ -755,24 +774,91 @@ async def test_the_resync_list_says_how_tenants_stand(ledger: SqlLedger) -> None
     }
 
 
-async def test_sweeping_forgets_only_what_is_finished(ledger: SqlLedger) -> None:
+async def test_sweeping_forgets_only_what_is_finished(ledger: SqlLedger, clock: HandClock) -> None:
     """Old ids, sent entries and told tombstones go; what lives or is unsent stays."""
     await ledger.record([make_event(), make_event(EventKind.DELETED, tenant_id=OTHER)])
     await answer(ledger)
     gone = make_status(tenant_id=OTHER, state=State.STOPPED, reason=Reason.DELETED)
     await ledger.commit(PassResult(tenant_id=OTHER, revision=1, statuses=(gone,), answered=True))
-    later = NOW + timedelta(days=1)
+    await run_on(ledger, clock, seconds=4 * MINUTES)
 
-    await ledger.sweep(before=later)
+    await ledger.sweep(older_than_seconds=2 * MINUTES)
     unsent = await ledger.unsent(limit=10)
     assert await ledger.read(OTHER) is not None
     await ledger.mark_sent([entry.entry_id for entry in unsent], at=NOW)
-    await ledger.sweep(before=later)
+    await run_on(ledger, clock, seconds=4 * MINUTES)
+    await ledger.sweep(older_than_seconds=2 * MINUTES)
 
     assert await ledger.read(OTHER) is None
     assert await ledger.read(TENANT_ID) is not None
     recorded = await ledger.record([make_event(EventKind.UPDATED)])
     assert recorded[0].verdict is Verdict.RECORDED
+
+
+async def tombstone(ledger: SqlLedger, *, at: datetime) -> None:
+    """Have a tenant that was deleted and told so, with nothing left to send."""
+    await ledger.record([make_event(EventKind.DELETED, event_id=event_number(1))])
+    gone = make_status(state=State.STOPPED, reason=Reason.DELETED)
+    await answer(ledger, statuses=(gone,))
+    (entry,) = await ledger.unsent(limit=9)
+    await ledger.mark_sent([entry.entry_id], at=at)
+
+
+YEARS = 56 * 365 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(0, YEARS), (0, 4 * MINUTES), (-YEARS, YEARS), (YEARS, -YEARS), (-4 * MINUTES, 4 * MINUTES)],
+    ids=["far ahead", "ahead", "from the epoch to now", "there and back", "back and ahead"],
+)
+async def test_a_clock_that_is_set_makes_nothing_old(
+    ledger: SqlLedger, clock: HandClock, before: float, after: float
+) -> None:
+    """A tombstone stays until consumers have run for as long as it is to be kept, and then goes."""
+    await ledger.probe()
+    await run_on(ledger, clock, seconds=3 * MINUTES)
+    clock.set_ahead(before)
+    await tombstone(ledger, at=clock.now())
+    clock.set_ahead(after)
+
+    swept_at_once = await ledger.sweep(older_than_seconds=2 * MINUTES)
+    await run_on(ledger, clock, seconds=MINUTES)
+    swept_too_soon = await ledger.sweep(older_than_seconds=2 * MINUTES)
+    kept = await ledger.read(TENANT_ID)
+    await run_on(ledger, clock, seconds=3 * MINUTES)
+    clock.advance(max(0, before))  # by both clocks: as long as its stamp lies ahead, it is not old
+    await run_on(ledger, clock, seconds=4 * MINUTES)
+    await ledger.sweep(older_than_seconds=2 * MINUTES)
+
+    assert (swept_at_once, swept_too_soon) == (0, 0)
+    assert kept is not None
+    assert await ledger.read(TENANT_ID) is None
+
+
+async def test_running_time_is_counted_across_restarts(tmp_path: Path) -> None:
+    """What one consumer left to be swept, the next sweeps when both have run for long enough."""
+    clock, url = HandClock(NOW), f"sqlite:///{tmp_path}/ledger.db"
+    first = await SqlLedger.open(url, clock=clock)
+    await first.probe()
+    await tombstone(first, at=clock.now())
+    await run_on(first, clock, seconds=2 * MINUTES)
+    await first.close()
+    clock.advance(YEARS)
+
+    second = await SqlLedger.open(url, clock=HandClock(clock.now()))
+    swept_at_once = await second.sweep(older_than_seconds=3 * MINUTES)
+    await second.close()
+    clock = HandClock(clock.now())
+    third = await SqlLedger.open(url, clock=clock)
+    await third.probe()
+    await run_on(third, clock, seconds=3 * MINUTES)
+    await third.sweep(older_than_seconds=3 * MINUTES)
+    kept = await third.read(TENANT_ID)
+    await third.close()
+
+    assert swept_at_once == 0
+    assert kept is None
 
 
 async def test_many_commits_at_once_all_hold(ledger: SqlLedger) -> None:
@@ -891,7 +977,7 @@ async def outcome_or_none(call: Awaitable[object]) -> Exception | None:
 async def test_a_disk_that_hangs_is_an_error_in_time(tmp_path: Path) -> None:
     """Reads and writes have a deadline; what has not begun is dropped, what has may hold yet."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    ledger = await SqlLedger.open(url, now=lambda: NOW, call_seconds=0.2)
+    ledger = await SqlLedger.open(url, clock=HandClock(NOW), call_seconds=0.2)
     released = threading.Event()
     ledger._thread.submit(released.wait, 10)
 

@@ -35,6 +35,7 @@ from consumer.reconciler import Backoff, Reconciler
 from consumer.watcher import Watcher
 from tests.builders import MOMENT, TENANT_ID
 from tests.fakes.broker import FakeBroker
+from tests.fakes.clock import LoopClock
 from tests.fakes.engine import FakeEngine, Interruption
 from tests.fakes.ledger import Crash, InlineLedger
 
@@ -113,16 +114,17 @@ class World:
 
     def _spine(self) -> tuple[Dispatcher, list[Coroutine[object, object, None]]]:
         ledger, engine, broker, metrics = self.ledger, self.engine, self.broker, self.metrics
-        outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, now=loop_now)
+        clock = LoopClock()
+        outbox = Outbox(ledger=ledger, publisher=broker, metrics=metrics, clock=clock)
         reconciler = Reconciler(
             ledger=ledger,
             engine=engine,
             metrics=metrics,
-            now=loop_now,
+            clock=clock,
             on_commit=outbox.wake,
             backoff=Backoff(jitter=lambda: 0.5),
         )
-        dispatcher = Dispatcher(reconcile=reconciler.reconcile, now=loop_now)
+        dispatcher = Dispatcher(reconcile=reconciler.reconcile)
         dead_letters = DeadLetters(deliveries=broker, publisher=broker, metrics=metrics)
         intake = Intake(
             deliveries=broker,
@@ -139,7 +141,7 @@ class World:
             wake=dispatcher.wake,
             has_seen=reconciler.has_seen,
             metrics=metrics,
-            now=loop_now,
+            clock=clock,
             on_facts=lambda _: None,
         )
         lasting = [dead_letters.run(), dispatcher.run(), outbox.run(), watcher.run()]

@@ -14,7 +14,8 @@ from consumer.intention import intend, weigh
 from consumer.messages import Delivery, decode_tenant_event
 from consumer.model import EventKind, Tenant, TenantId, Verdict
 from tests.builders import make_bare_delivery, make_delivery, make_document
-from tests.crash.spine import CUTS, World, loop_now
+from tests.crash.spine import CUTS, World
+from tests.fakes.clock import LoopClock
 from tests.fakes.ledger import InlineLedger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -52,7 +53,7 @@ def newest(tenant_id: TenantId, delivered: list[Delivery]) -> Tenant | None:
 @pytest.fixture
 async def worlds(tmp_path: Path) -> AsyncIterator[AsyncIterator[World]]:
     """Give a new world each time it is asked."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=LoopClock())
     with structlog.testing.capture_logs():
         yield World(ledger).relived()
     await ledger.close()

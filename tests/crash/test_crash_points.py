@@ -14,7 +14,8 @@ from consumer.errors import EngineError
 from consumer.messages import Delivery
 from consumer.model import Reason
 from tests.builders import make_bare_delivery, make_delivery, make_document
-from tests.crash.spine import CUTS, Cut, World, loop_now
+from tests.crash.spine import CUTS, Cut, World
+from tests.fakes.clock import LoopClock
 from tests.fakes.ledger import InlineLedger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -50,7 +51,7 @@ def _quiet_logs() -> Iterator[None]:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Make a world with a new ledger."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=LoopClock())
     yield World(ledger)
     await ledger.close()
 

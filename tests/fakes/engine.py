@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -33,30 +33,12 @@ from consumer.model import (
     TenantId,
     TenantSpec,
 )
-from tests.builders import MOMENT
 from tests.fakes import life
 
 T = TypeVar("T")
 
 FACTS: Final = EngineFacts("24.0", "1.43", 8, 16 * 1024**3, frozenset({"json-file", "local"}))
 _CHANGING: Final = frozenset({"create", "start", "stop", "remove", "rename", "adjust"})
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, at: datetime = MOMENT) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def advance(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-    def advance_to(self, at: datetime) -> None:
-        """Move to this time; never back."""
-        self.at = max(self.at, at)
 
 
 @dataclass(frozen=True, slots=True)

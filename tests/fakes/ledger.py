@@ -9,13 +9,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import Engine, event
 from typing_extensions import override
 
 from consumer.adapters.ledger import SqlLedger, _Write, translated
+from consumer.clock import Clock
 from consumer.errors import LedgerError, LedgerFault
 
 T = TypeVar("T")
@@ -33,10 +33,10 @@ class InlineLedger(SqlLedger):
         engine: Engine,
         lock: int | None,
         *,
-        now: Callable[[], datetime],
+        clock: Clock,
         call_seconds: float = 30.0,
     ) -> None:
-        super().__init__(engine, lock, now=now, call_seconds=call_seconds)
+        super().__init__(engine, lock, clock=clock, call_seconds=call_seconds)
         # No waiting for the disk: a test ends no machine.
         event.listen(engine, "connect", lambda made, _: made.execute("PRAGMA synchronous = OFF"))
         self.is_down = False

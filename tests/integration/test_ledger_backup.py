@@ -9,6 +9,7 @@ from consumer.adapters.ledger import SqlLedger
 from consumer.model import EventId, EventKind, Status, TenantId
 from consumer.ports import PassResult
 from tests.builders import TENANT_ID, make_event, make_spec, make_status
+from tests.fakes.clock import HandClock
 from tests.project.headings import script, section
 
 PAGE = (Path(__file__).parents[2] / "deploy" / "README.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def type_in(title: str, folder: Path) -> str:
 
 async def open_ledger(folder: Path, now: datetime) -> SqlLedger:
     """Open the ledger that the commands are about."""
-    return await SqlLedger.open(f"sqlite:///{folder}/ledger/landlord.db", now=lambda: now)
+    return await SqlLedger.open(f"sqlite:///{folder}/ledger/landlord.db", clock=HandClock(now))
 
 
 async def answer(ledger: SqlLedger) -> Status:

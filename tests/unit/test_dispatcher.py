@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,12 +14,6 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
 ACME = TenantId("acme")
 OTHER = TenantId("other")
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def clock() -> datetime:
-    """Return the loop's (virtual) time as a date."""
-    return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
 
 
 class Passes:
@@ -36,7 +29,7 @@ class Passes:
         self.due_after: dict[TenantId, float] = {}
         self.fail: Callable[[TenantId], None] = lambda _: None
 
-    async def reconcile(self, tenant_id: TenantId) -> datetime | None:
+    async def reconcile(self, tenant_id: TenantId) -> float | None:
         assert tenant_id not in self.running
         self.begun.append(tenant_id)
         self.running.add(tenant_id)
@@ -50,14 +43,13 @@ class Passes:
         finally:
             self.running.discard(tenant_id)
         self.ended.append(tenant_id)
-        after = self.due_after.pop(tenant_id, None)
-        return None if after is None else clock() + timedelta(seconds=after)
+        return self.due_after.pop(tenant_id, None)
 
 
 @asynccontextmanager
 async def dispatching(passes: Passes, *, limit: int = 100) -> AsyncIterator[Dispatcher]:
     """Run a dispatcher for the length of the block."""
-    dispatcher = Dispatcher(reconcile=passes.reconcile, now=clock, passes=limit)
+    dispatcher = Dispatcher(reconcile=passes.reconcile, passes=limit)
     task = asyncio.create_task(dispatcher.run())
     yield dispatcher
     task.cancel()
@@ -160,10 +152,10 @@ async def test_a_wake_that_overtakes_cancels_the_running_pass() -> None:
         dispatcher.wake(ACME)
         await asyncio.sleep(1)
         passes.seconds = 1
-        began = clock()
+        began = asyncio.get_running_loop().time()
         dispatcher.wake(ACME, overtake=True)
         await dispatcher.drain()
-        took = (clock() - began).total_seconds()
+        took = asyncio.get_running_loop().time() - began
 
     assert passes.cancelled == [ACME]
     assert passes.ended == [ACME]
@@ -254,7 +246,7 @@ async def test_a_stop_begins_no_pass_for_who_was_woken_meanwhile() -> None:
 async def test_waking_before_the_start_is_kept() -> None:
     """Who was woken before the dispatcher runs has its turn once it does, and only one."""
     passes = Passes()
-    dispatcher = Dispatcher(reconcile=passes.reconcile, now=clock)
+    dispatcher = Dispatcher(reconcile=passes.reconcile)
     dispatcher.wake(ACME)
     dispatcher.wake(ACME)
     task = asyncio.create_task(dispatcher.run())
@@ -320,7 +312,7 @@ async def test_a_pass_that_waits_for_its_own_tenant_takes_no_turn_from_others() 
                 await asyncio.sleep(3600)
         ended.append(tenant_id)
 
-    dispatcher = Dispatcher(reconcile=reconcile, now=clock, passes=2)
+    dispatcher = Dispatcher(reconcile=reconcile, passes=2)
     task = asyncio.create_task(dispatcher.run())
     for number in range(5):
         dispatcher.wake(TenantId(f"slow-{number}"))
@@ -350,7 +342,7 @@ async def test_after_waiting_the_bound_holds_again() -> None:
         await asyncio.sleep(20)
         running -= 1
 
-    dispatcher = Dispatcher(reconcile=reconcile, now=clock, passes=1)
+    dispatcher = Dispatcher(reconcile=reconcile, passes=1)
     task = asyncio.create_task(dispatcher.run())
     for tenant_id in (ACME, OTHER, TenantId("third"), TenantId("fourth")):
         dispatcher.wake(tenant_id)

@@ -297,7 +297,7 @@ def test_assess(
     tenant: Tenant, container: Container | None, state: State | None, reason: Reason
 ) -> None:
     """Each row of the table gives its state and reason."""
-    finding = assess(tenant, [container] if container else [], NOW, RULES)
+    finding = assess(tenant, [container] if container else [], 0, RULES)
 
     assert (finding.state, finding.reason) == (state, reason)
 
@@ -309,18 +309,18 @@ def test_a_replacement_counts_once_it_has_lasted(started_at: datetime, state: St
     """While there is another to go back to, a young run is not yet called running."""
     former = seen(STATUS.EXITED, role=Role.PREDECESSOR, fingerprint="former", exit_code=0)
 
-    finding = assess(WANTED, [former, seen(started_at=started_at)], NOW, RULES)
+    finding = assess(WANTED, [former, seen(started_at=started_at)], 0, RULES)
 
     assert finding.state is state
-    assert (finding.look_at is None) is (state is not None)
+    assert (finding.look_in_seconds is None) is (state is not None)
 
 
 def test_a_run_that_began_by_a_restart_counts_once() -> None:
     """However often a restarted run is looked at, it is one restart."""
     container = seen(restart_count=1, started_at=JUST_NOW)
 
-    once = replace(WANTED, restarts=note_restart(WANTED, [container], NOW, RULES))
-    twice = replace(once, restarts=note_restart(once, [container], NOW, RULES))
+    once = replace(WANTED, restarts=note_restart(WANTED, [container], 0, RULES))
+    twice = replace(once, restarts=note_restart(once, [container], 0, RULES))
 
     assert twice.restarts == (JUST_NOW,)
 
@@ -329,19 +329,19 @@ def test_restarts_outside_the_window_are_forgotten() -> None:
     """A restart of an hour ago does not add to today's."""
     tenant = replace(WANTED, restarts=(LONG_AGO, JUST_NOW))
 
-    assert note_restart(tenant, [seen()], NOW, RULES) == (JUST_NOW,)
+    assert note_restart(tenant, [seen()], 0, RULES) == (JUST_NOW,)
 
 
 def test_the_first_run_is_no_restart() -> None:
     """A container's first start does not count."""
-    assert note_restart(WANTED, [seen(started_at=JUST_NOW)], NOW, RULES) == ()
+    assert note_restart(WANTED, [seen(started_at=JUST_NOW)], 0, RULES) == ()
 
 
 def test_a_first_run_that_has_ended_is_no_restart_yet() -> None:
     """The engine counts the restart already, and shows the run that has ended."""
     ended = seen(STATUS.RESTARTING, restart_count=1, started_at=JUST_NOW, exit_code=5)
 
-    assert note_restart(WANTED, [ended], NOW, RULES) == ()
+    assert note_restart(WANTED, [ended], 0, RULES) == ()
 
 
 @pytest.mark.parametrize(
@@ -357,6 +357,6 @@ def test_a_replacement_is_told_once_it_has_stayed_up(
     """While the former container is kept to fall back on, it is too early to say `running`."""
     former = seen(STATUS.EXITED, fingerprint="former", container_id=ContainerId("f" * 64))
 
-    finding = assess(WANTED, [seen(started_at=started_at), former], NOW, RULES)
+    finding = assess(WANTED, [seen(started_at=started_at), former], 0, RULES)
 
     assert finding.state is state

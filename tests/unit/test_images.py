@@ -3,7 +3,7 @@
 import structlog.testing
 
 from consumer.adapters.pulls import Progress
-from tests.fakes.engine import Clock
+from tests.fakes.clock import HandClock
 
 MEGABYTE = 1024 * 1024
 
@@ -17,18 +17,14 @@ def downloading(layer: str, current: int, total: int) -> dict[str, object]:
     }
 
 
-def progress_by(clock: Clock) -> Progress:
+def progress_by(clock: HandClock) -> Progress:
     """Return the progress of a pull that begins now."""
-
-    def now() -> float:
-        return clock.at.timestamp()
-
-    return Progress("nginx:alpine", now=now)
+    return Progress("nginx:alpine", now=clock.steady)
 
 
 def test_progress_is_told_every_ten_seconds() -> None:
     """The layers together; what has no numbers counts for nothing."""
-    clock = Clock()
+    clock = HandClock()
     progress = progress_by(clock)
 
     with structlog.testing.capture_logs() as told:
@@ -47,7 +43,7 @@ def test_progress_is_told_every_ten_seconds() -> None:
 
 def test_progress_without_numbers_is_told_too() -> None:
     """Podman names no sizes; that it goes on is something."""
-    clock = Clock()
+    clock = HandClock()
     progress = progress_by(clock)
     clock.advance(10)
 

@@ -19,13 +19,13 @@ from consumer.messages import DeadLetter, Delivery, decode_tenant_event
 from consumer.metrics import Metrics
 from consumer.model import Desired, EventId, State, TenantEvent, TenantId
 from tests.builders import (
-    MOMENT,
     TENANT_ID,
     make_bare_delivery,
     make_delivery,
     make_document,
 )
 from tests.fakes.broker import FakeBroker, Mode
+from tests.fakes.clock import HandClock
 from tests.fakes.ledger import InlineLedger
 
 ACME, OTHER = TENANT_ID, TenantId("other")
@@ -121,7 +121,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Set up an intake on a new ledger."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: MOMENT)
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=HandClock())
     yield Bench(ledger)
     await ledger.close()
 

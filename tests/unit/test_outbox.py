@@ -11,8 +11,9 @@ from consumer.metrics import Metrics
 from consumer.model import EventId, OutboxEntry, TenantId
 from consumer.outbox import Outbox
 from consumer.ports import PassResult
-from tests.builders import MOMENT, make_event, make_status
+from tests.builders import make_event, make_status
 from tests.fakes.broker import FakeBroker, Mode
+from tests.fakes.clock import HandClock
 from tests.fakes.ledger import Crash, InlineLedger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -34,7 +35,7 @@ class Bench:
             ledger=self.ledger,
             publisher=self.broker,
             metrics=self.metrics,
-            now=lambda: MOMENT,
+            clock=HandClock(),
             batch_size=batch_size,
         )
 
@@ -71,7 +72,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Set up an outbox on a new ledger."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=lambda: MOMENT)
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=HandClock())
     yield Bench(ledger)
     await ledger.close()
 

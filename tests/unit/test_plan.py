@@ -103,10 +103,11 @@ def told(state: State, reason: Reason, of: Container | None) -> Status:
 
 RUNNING, CREATED = container(), container(ContainerStatus.CREATED)
 SUCCESSOR = replace(CREATED, role=Role.SUCCESSOR)
-HELD_BACK = Setback(1, Reason.START_FAILED, "failed to start container", NOW + timedelta(1))
+TOMORROW, DAY = NOW + timedelta(days=1), 86400.0
+HELD_BACK = Setback(1, Reason.START_FAILED, "failed to start container", TOMORROW, due=DAY)
 FOR_GOOD = Setback(1, Reason.UNHEALTHY, "unhealthy", None)
-DUE = Setback(1, Reason.PORT_CONFLICT, "port", NOW - timedelta(seconds=1))
-UNASKED = Setback(1, Reason.ENGINE_UNAVAILABLE, "away", NOW + timedelta(1))
+DUE = Setback(1, Reason.PORT_CONFLICT, "port", NOW - timedelta(seconds=1), due=-1.0)
+UNASKED = Setback(1, Reason.ENGINE_UNAVAILABLE, "away", TOMORROW, due=DAY)
 NO = RestartPolicy("no")
 
 
@@ -163,7 +164,7 @@ NO = RestartPolicy("no")
         pytest.param(
             tenant(restarts=(NOW - timedelta(seconds=30),) * 3),
             [container(ContainerStatus.EXITED)],
-            Wait(NOW + timedelta(seconds=30)),
+            Wait(30),
             id="we restarted it three times within the minute",
         ),
         pytest.param(
@@ -229,13 +230,13 @@ NO = RestartPolicy("no")
         pytest.param(
             tenant(),
             [s, container(started_at=NOW)],
-            Wait(NOW + timedelta(seconds=1)),
+            Wait(1),
             id="successor just started",
         ),
         pytest.param(
             tenant(),
             [s, container(health=Health.STARTING, started_at=NOW)],
-            Wait(NOW + timedelta(seconds=300)),
+            Wait(300),
             id="successor not healthy yet",
         ),
         pytest.param(
@@ -370,14 +371,14 @@ NO = RestartPolicy("no")
 )
 def test_decide(wanted: Tenant, seen: list[Container], action: Action) -> None:
     """Each row of the truth table gives its action."""
-    assert decide(wanted, seen, NOW, RULES) == action
+    assert decide(wanted, seen, 0, RULES) == action
 
 
 def test_a_failing_successor_is_given_up() -> None:
     """A successor that turns out unhealthy is counted as a failed try."""
     seen = [old(ContainerStatus.EXITED), container(health=Health.UNHEALTHY)]
 
-    action = decide(tenant(), seen, NOW, RULES)
+    action = decide(tenant(), seen, 0, RULES)
 
     assert isinstance(action, GiveUp)
     assert action.finding.reason is Reason.UNHEALTHY
@@ -394,7 +395,8 @@ class ModelEngine:
     def _alive(self) -> int:
         return sum(1 for seen in self.containers if seen.status in ALIVE)
 
-    def carry_out(self, action: Action, now: datetime) -> None:
+    def carry_out(self, action: Action, now: float) -> None:
+        at = NOW + timedelta(seconds=now)
         match action:
             case Create(role, _):
                 self._made += 1
@@ -402,11 +404,11 @@ class ModelEngine:
                     ContainerStatus.CREATED,
                     container_id=ContainerId(f"made-{self._made}"),
                     role=role,
-                    created_at=now,
+                    created_at=at,
                 )
                 self.containers.append(made)
             case Start(seen):
-                self._exchange(seen, replace(seen, status=ContainerStatus.RUNNING, started_at=now))
+                self._exchange(seen, _run(seen, now))
             case Stop(seen):
                 self._exchange(seen, replace(seen, status=ContainerStatus.EXITED, exit_code=0))
             case Rename(seen, role):
@@ -423,16 +425,19 @@ class ModelEngine:
                 raise AssertionError(action)
         self.most_alive = max(self.most_alive, self._alive())
 
-    def restart_as_policies_say(self, now: datetime) -> None:
+    def restart_as_policies_say(self, now: float) -> None:
         self.containers[:] = [
-            replace(seen, status=ContainerStatus.RUNNING, started_at=now)
-            if seen.status is ContainerStatus.RESTARTING
-            else seen
+            _run(seen, now) if seen.status is ContainerStatus.RESTARTING else seen
             for seen in self.containers
         ]
 
     def _exchange(self, before: Container, after: Container) -> None:
         self.containers[self.containers.index(before)] = after
+
+
+def _run(seen: Container, now: float) -> Container:
+    at = NOW + timedelta(seconds=now)
+    return replace(seen, status=ContainerStatus.RUNNING, started_at=at, run_seen=now)
 
 
 containers_of_any_kind = st.lists(
@@ -466,15 +471,15 @@ def test_following_the_plan_comes_to_rest(
     wanted = tenant(desired, kind=kind)
     engine = ModelEngine(found)
     alive_at_first = engine.most_alive
-    now = NOW
+    now = 0.0
     action: Action = Nothing()
     for _ in range(20):
         action = decide(wanted, engine.containers, now, RULES)
         match action:
             case Nothing():
                 break
-            case Wait(until):
-                now = max(until, now + timedelta(seconds=0.1))
+            case Wait(seconds):
+                now += max(seconds, 0.1)
                 engine.restart_as_policies_say(now)
             case GiveUp(finding):
                 wanted = replace(wanted, setback=Setback(1, finding.reason, "", None))
@@ -488,8 +493,8 @@ def test_following_the_plan_comes_to_rest(
         assert len(engine.containers) == expected
     assert all(seen.role is Role.CURRENT for seen in engine.containers)
     assert engine.most_alive <= max(1, alive_at_first)
-    finding = assess(wanted, engine.containers, now + timedelta(minutes=5), RULES)
-    assert finding.state is not None or finding.look_at is not None
+    finding = assess(wanted, engine.containers, now + 300, RULES)
+    assert finding.state is not None or finding.look_in_seconds is not None
 
 
 def sighting(of: Container, **changes: object) -> Sighting:
@@ -579,6 +584,6 @@ def test_a_stop_under_way_is_cut_short_for_who_is_to_go_or_to_run(desired: Desir
     """A grace period is for an orderly end; a newer intention does not wait an hour for it."""
     stopping = make_container(is_stopping=True)
 
-    decided = decide(make_tenant(desired=desired), [stopping], NOW, RULES)
+    decided = decide(make_tenant(desired=desired), [stopping], 0, RULES)
 
     assert decided == Stop(stopping, is_hurried=desired is not Desired.STOPPED)

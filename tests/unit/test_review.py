@@ -11,7 +11,7 @@ from consumer.model import EventKind, Reason, Setback, TenantId
 from consumer.ports import PassResult
 from consumer.review import review
 from tests.builders import make_event, make_spec
-from tests.crash.spine import loop_now
+from tests.fakes.clock import LoopClock
 from tests.fakes.ledger import InlineLedger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -24,7 +24,7 @@ DENIED = make_spec(image="denied")
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[InlineLedger]:
     """Give a new ledger."""
-    opened = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    opened = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=LoopClock())
     yield opened
     await opened.close()
 

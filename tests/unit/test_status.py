@@ -271,7 +271,7 @@ ROLLED_BACK = replace(AT_REST, status=last(State.RUNNING, Reason.ROLLED_BACK))
 )
 def test_tell(tenant: Tenant, finding: Finding, reason: Reason | None) -> None:
     """Each row tells its reason, or nothing; every reason goes with its state."""
-    status = tell(tenant, finding, NOW)
+    status = tell(tenant, finding, NOW, since_receipt=1.5)
 
     assert (status.reason if status else None) == reason
     assert status is None or status.reason in REASONS[status.state]
@@ -279,9 +279,9 @@ def test_tell(tenant: Tenant, finding: Finding, reason: Reason | None) -> None:
 
 def test_an_answer_carries_the_event_and_its_startup_time() -> None:
     """The answer to an event names it and says how long the start took since its receipt."""
-    tenant = make_tenant(generation=7, received_at=NOW - timedelta(seconds=1.5))
+    tenant = make_tenant(generation=7)
 
-    status = tell(tenant, up(), NOW)
+    status = tell(tenant, up(), NOW, since_receipt=1.5)
 
     assert status is not None
     assert (status.event_id, status.generation) == ("event-1", 7)
@@ -291,7 +291,7 @@ def test_an_answer_carries_the_event_and_its_startup_time() -> None:
 
 def test_a_restart_has_no_startup_time() -> None:
     """A restart long after the event does not claim to have taken that long."""
-    status = tell(AT_REST, up(NEXT_RUN), NOW)
+    status = tell(AT_REST, up(NEXT_RUN), NOW, since_receipt=1.5)
 
     assert status is not None
     assert status.startup_seconds is None
@@ -301,7 +301,7 @@ def test_an_update_names_what_it_changed() -> None:
     """The changes of an update are the names of the differing fields."""
     tenant = make_tenant(applied=SPEC, spec=NEW_SPEC, status=RAN)
 
-    status = tell(tenant, up(ANOTHER), NOW)
+    status = tell(tenant, up(ANOTHER), NOW, since_receipt=1.5)
 
     assert status is not None
     assert status.changes == ("env",) == differences(SPEC, NEW_SPEC)
@@ -312,17 +312,30 @@ def test_a_failure_says_when_it_is_tried_again() -> None:
     later = NOW + timedelta(seconds=4)
     tenant = make_tenant(setback=Setback(3, Reason.IMAGE_PULL_FAILED, "no route", later))
 
-    status = tell(tenant, failed(Reason.IMAGE_PULL_FAILED, None), NOW)
+    status = tell(tenant, failed(Reason.IMAGE_PULL_FAILED, None), NOW, since_receipt=1.5)
 
     assert status is not None
     assert (status.will_retry, status.attempt, status.next_attempt_at) == (True, 3, later)
+
+
+def test_the_next_try_is_told_after_what_is_told() -> None:
+    """A try that is due already is told as due at once, not in the past."""
+    due = Setback(3, Reason.IMAGE_PULL_FAILED, "no route", NOW - timedelta(hours=1))
+
+    status = tell(
+        replace(ASKED, setback=due), failed(Reason.IMAGE_PULL_FAILED, None), NOW, since_receipt=0
+    )
+
+    assert status is not None
+    assert status.next_attempt_at is not None
+    assert status.next_attempt_at > status.occurred_at
 
 
 def test_a_failure_for_good_says_so() -> None:
     """What is not tried again says that it is not."""
     tenant = make_tenant(setback=Setback(1, Reason.START_FAILED, "no such file", None))
 
-    status = tell(tenant, failed(Reason.START_FAILED, None), NOW)
+    status = tell(tenant, failed(Reason.START_FAILED, None), NOW, since_receipt=1.5)
 
     assert status is not None
     assert (status.will_retry, status.next_attempt_at) == (False, None)

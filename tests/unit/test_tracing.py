@@ -110,14 +110,14 @@ async def test_a_pass_and_its_requests_are_in_the_events_trace(tenant: Tenant) -
 
     observe_phase = collected.traces.observe_phase(lambda phase, _: phases.append(phase))
 
-    async def reconcile(_: TenantId) -> datetime | None:
+    async def reconcile(_: TenantId) -> float | None:
         observe_phase("pull", 2.0)
         observe("start", "refused", 0.25)
-        return MOMENT
+        return 4.0
 
     traced = collected.traces.reconcile(reconcile, lambda _: read(tenant))
 
-    assert await traced(tenant.tenant_id) == MOMENT
+    assert await traced(tenant.tenant_id) == 4.0
     assert collected.parent_of("pass") == PARENT
     assert collected.parent_of("engine start") == collected.place_of("pass")
     span = collected.spans["engine start"]

@@ -13,7 +13,7 @@ from consumer.model import EventId, EventKind, Reason, State, TenantId
 from consumer.ports import PassResult
 from consumer.upkeep import Upkeep
 from tests.builders import TENANT_ID, make_event, make_status
-from tests.crash.spine import loop_now
+from tests.fakes.clock import LoopClock
 from tests.fakes.ledger import InlineLedger
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -28,12 +28,13 @@ CHURN = 25
 class Bench:
     """An upkeep with all that is around it."""
 
-    def __init__(self, ledger: InlineLedger, path: Path) -> None:
+    def __init__(self, ledger: InlineLedger, clock: LoopClock, path: Path) -> None:
         self.ledger = ledger
+        self.clock = clock
         self.path = path
         self.metrics = Metrics(version="test")
         self.upkeep = Upkeep(
-            ledger=ledger, metrics=self.metrics, now=loop_now, retention_seconds=HOUR
+            ledger=ledger, metrics=self.metrics, clock=clock, retention_seconds=HOUR
         )
 
     @asynccontextmanager
@@ -57,7 +58,7 @@ class Bench:
             PassResult(tenant_id=tenant_id, revision=1, statuses=(gone,), answered=True)
         )
         (entry,) = await self.ledger.unsent(limit=9)
-        await self.ledger.mark_sent([entry.entry_id], at=loop_now())
+        await self.ledger.mark_sent([entry.entry_id], at=self.clock.now())
 
     async def churn(self, *, hours: int, began: int) -> int:
         """Have tenants come and go for so long; return how many bytes the ledger takes."""
@@ -65,8 +66,9 @@ class Bench:
             for number in range(CHURN):
                 name = f"{hour}-{number}"
                 await self.delete_and_tell(TenantId(name), event_id=EventId(name))
-            await asyncio.sleep(HOUR)
-            await self.upkeep.look()
+            for _ in range(6):
+                await asyncio.sleep(HOUR / 6)
+                await self.upkeep.look()
         with closing(sqlite3.connect(self.path)) as file:
             # What is in SQLite's log of changes goes into the file, or its size would hide it.
             file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -80,15 +82,16 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Set up an upkeep on a new ledger."""
     path = tmp_path / "ledger.db"
-    ledger = await InlineLedger.open(f"sqlite:///{path}", now=loop_now)
-    yield Bench(ledger, path)
+    clock = LoopClock()
+    ledger = await InlineLedger.open(f"sqlite:///{path}", clock=clock)
+    yield Bench(ledger, clock, path)
     await ledger.close()
 
 
 async def test_the_gauges_follow_the_ledger(bench: Bench) -> None:
     """Tenants by state and the outbox with the age of its oldest entry, within seconds."""
     await bench.ledger.record([make_event(), make_event(tenant_id=TenantId("other"))])
-    status = make_status(occurred_at=loop_now())
+    status = make_status(occurred_at=bench.clock.now())
 
     async with bench.keeping():
         await bench.ledger.commit(
@@ -123,6 +126,28 @@ async def test_what_is_finished_is_swept_after_the_retention_time(bench: Bench) 
     assert await bench.ledger.read(TENANT_ID) is None
 
 
+@pytest.mark.parametrize("step", [-30 * 24 * HOUR, 30 * 24 * HOUR], ids=["back", "ahead"])
+async def test_a_clock_that_is_set_neither_ages_nor_stops_the_upkeep(
+    bench: Bench, step: float
+) -> None:
+    """Tombstone, pulse, and the age of what waits to be sent are as if nobody had set it."""
+    await bench.delete_and_tell()
+    await bench.ledger.record([make_event(tenant_id=TenantId("other"))])
+    status = make_status(tenant_id=TenantId("other"), occurred_at=bench.clock.now())
+    waiting = PassResult(tenant_id=TenantId("other"), revision=1, statuses=(status,))
+
+    async with bench.keeping():
+        await bench.ledger.commit(waiting)
+        bench.clock.set_ahead(step)
+        idle_seconds = bench.upkeep.idle_seconds
+        await asyncio.sleep(700)
+        kept = await bench.ledger.read(TENANT_ID)
+
+    assert idle_seconds <= 2
+    assert kept is not None
+    assert bench.gauge("outbox_oldest_seconds") == pytest.approx(700, abs=3)
+
+
 async def test_the_ledger_stays_bounded_under_churn(bench: Bench) -> None:
     """What comes and goes leaves no growing file: after the retention time it has its size."""
     full = await bench.churn(hours=3, began=0)
@@ -150,7 +175,7 @@ async def test_the_pulse_beats_also_in_trouble(bench: Bench) -> None:
 
     async with bench.keeping():
         await asyncio.sleep(600)
-        age = (loop_now() - bench.upkeep.looked_at).total_seconds()
+        age = bench.upkeep.idle_seconds
 
     assert 0 <= age <= 2
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from consumer.status import report
 from consumer.watcher import OrphanRule, Watcher
 from tests.builders import MOMENT, TENANT_ID, make_container, make_event, make_status
 from tests.crash.spine import loop_now
+from tests.fakes.clock import LoopClock
 from tests.fakes.engine import FACTS, FakeEngine
 from tests.fakes.ledger import InlineLedger
 
@@ -42,6 +44,7 @@ class Bench:
 
     def __init__(self, ledger: InlineLedger) -> None:
         self.ledger = ledger
+        self.clock = LoopClock()
         self.engine = FakeEngine(now=loop_now)
         self.metrics = Metrics(version="test")
         self.woken: list[TenantId] = []
@@ -56,7 +59,7 @@ class Bench:
             wake=self._wake,
             has_seen=lambda event: event in self.seen,
             metrics=self.metrics,
-            now=loop_now,
+            clock=self.clock,
             on_facts=self.facts.append,
             orphans=orphans,
         )
@@ -96,7 +99,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Set up a watcher on a new ledger and a new engine."""
-    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", now=loop_now)
+    ledger = await InlineLedger.open(f"sqlite:///{tmp_path}/ledger.db", clock=LoopClock())
     yield Bench(ledger)
     await ledger.close()
 
@@ -270,15 +273,35 @@ async def test_an_orphan_is_removed_after_its_grace(bench: Bench) -> None:
     assert (await bench.ledger.read(TENANT_ID), bench.woken) == (None, [TENANT_ID])
 
 
-async def test_an_orphan_that_cannot_be_removed_stops_nothing(bench: Bench) -> None:
-    """A refusal over one orphan is tried again at the next resync; the others go at once."""
+@pytest.mark.parametrize("step", [-3600, 3600], ids=["back", "ahead"])
+async def test_a_clock_that_is_set_changes_nothing_of_an_orphans_grace(
+    bench: Bench, step: float
+) -> None:
+    """An engine whose clock shows another time is no reason to remove it sooner, or never."""
     bench.watcher = bench.made_anew(OrphanRule.REMOVE)
-    old = make_container(created_at=MOMENT.replace(hour=1))
+    bench.engine.put(make_container(created_at=MOMENT - timedelta(seconds=step)))
+
+    async with bench.watching():
+        bench.clock.set_ahead(step)
+        await asyncio.sleep(290)
+        left_before = len(bench.engine.containers())
+        await asyncio.sleep(60)
+
+    resyncs = bench.gauge("resync_seconds_sum")
+    assert (left_before, bench.engine.containers()) == (1, ())
+    assert resyncs == pytest.approx(0, abs=1)
+
+
+async def test_an_orphan_that_cannot_be_removed_stops_nothing(bench: Bench) -> None:
+    """A refusal over one orphan is tried again at the next resync; the others go when due."""
+    bench.watcher = bench.made_anew(OrphanRule.REMOVE)
+    old = make_container()
     bench.engine.put(old)
     bench.engine.put(replace(old, container_id=ContainerId("two"), tenant_id=OTHER))
     bench.engine.fail("remove", EngineError(Reason.STOP_FAILED, "no", is_transient=True))
 
     async with bench.watching():
+        await asyncio.sleep(310)
         left_before = len(bench.engine.containers())
         await asyncio.sleep(60)
 
