@@ -31,12 +31,12 @@ PASSWORD: Final = "compose-password"
 TOKEN: Final = "compose-token"
 JOB: Final = "landlord-consumer"
 UP_SECONDS: Final = 300.0
+SECURITY_OPTIONS: Final = ("seccomp=unconfined", "apparmor=unconfined")
 RIGHTS: Final = {
     # What an engine needs of `privileged`, which asks for more than a lab may have that is in a
     # container itself.
     "privileged": False,
     "cap_add": ["SYS_ADMIN", "NET_ADMIN"],
-    "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
     "device_cgroup_rules": ["a *:* rwm"],
     "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup"],
     "sysctls": {"net.ipv4.ip_forward": "1"},
@@ -98,6 +98,19 @@ class Compose:
         mine = ("--filter", f"label=com.docker.compose.project={self.project}", "-q")
         lists = (("ps", "-a"), ("volume", "ls"), ("network", "ls"))
         return [line for words in lists for line in self.docker.run(*words, *mine).split()]
+
+
+def rights() -> dict[str, object]:
+    """Return what the nested engine is given; a newer one asks for more, by Compose 2."""
+    told = subprocess.run(
+        [find("docker-compose"), "version", "--short"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=UP_SECONDS,
+    ).stdout
+    options = [*SECURITY_OPTIONS, *([] if told.startswith("1.") else ["systempaths=unconfined"])]
+    return {**RIGHTS, "security_opt": options}
 
 
 def socket_of(host: DockerHost) -> Path:
@@ -218,7 +231,7 @@ async def test_docker_in_docker_by_tls(
     Nor does it reach the broker or the consumer, which that engine lies between.
     """
     lab = tmp_path / "lab.yml"
-    lab.write_text(json.dumps({"version": "3.9", "services": {"dind": RIGHTS}}))
+    lab.write_text(json.dumps({"version": "3.9", "services": {"dind": rights()}}))
     files = [ROOT / "deploy" / "docker-compose.dind.yml", lab]
     with up(docker_host, tmp_path, files, ()) as compose:
         await until(lambda: is_ready(compose), seconds=240)
