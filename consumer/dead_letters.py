@@ -100,10 +100,12 @@ class DeadLetters:
         _log.info("intake goes on")
 
     def _put(self, letter: DeadLetter) -> None:
+        """Keep it; let go of what came by a lost session, whose ack says nothing to the broker."""
         session = letter.delivery.session
         if session > self._session:
             # What came by a lost session comes again; a second letter for it would be one too many.
             self._session = session
+            self._confirmed += [letter.delivery for letter in self._waiting]
             self._waiting.clear()
         self._waiting.append(letter)
 

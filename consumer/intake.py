@@ -101,6 +101,7 @@ class Intake:
             self._end_lull()
             # A busy loop takes a flood in small batches too.
             most = max(len(batch), len(self._unchanged))
+            batch.clear()  # it is settled, and the next one may be long in coming
             self._wake_or_put_off(is_flood=most >= _FLOOD_SHARE * self._batch_size)
         self._end_lull()
         self._wake_unchanged()

@@ -1,43 +1,67 @@
-"""What a dead letter says of itself, and what it was before it became one. Pure.
+"""A delivery becomes a dead letter, and a dead letter what it was before. Pure.
 
-The original is the dead letter without the headers that were added on the way, counting its
-replays; body, other headers and properties are left as they came. It is never decided here whether
-the original is any better now: it goes through the front door, and intake judges it again. Before
-it comes the broker adapter, after it the command line.
+A dead letter has the bytes of its original, body, properties and headers alike, and after them what
+the consumer says of it, in headers that begin with `landlord-`. A publisher's headers that begin so
+too, and those that the broker acts upon, are kept under another name: whatever a publisher sends,
+only what we set counts. On the way back that is undone, and headers that route are left out. It is
+never decided here whether the original is any better now: it goes through the front door, and
+intake judges it again. Before it comes the broker adapter, after it the command line.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from consumer.content_header import (
+    NO_HEADERS,
+    Entry,
+    Malformed,
+    bytes_entry,
+    entries,
+    join,
+    number_entry,
+    read,
+    short_text,
+    split,
+    table_of,
+    text_entry,
+)
 from consumer.document import SpecDefaults
 from consumer.errors import InvalidMessage
-from consumer.messages import Delivery, decode_tenant_event, event_type
+from consumer.messages import DeadLetter, Delivery, decode_tenant_event, event_type
 from consumer.model import Document
 
 REPLAYS: Final = "landlord-replays"
 """Header: how often this event was put back. It stays when the event is dead-lettered again."""
+LETTER_ID: Final = "landlord-letter-id"
+"""Header: by which the broker's answers to it are told apart; another one for each try."""
 MOST_REDELIVERIES: Final = 10
 """A letter that was looked at more often is put back anew: RabbitMQ 4 drops what is redelivered
 twenty times from a quorum queue that names no limit of its own."""
 
+_OURS: Final = "landlord-"
+_PUBLISHERS: Final = "landlord-publisher-"
+"""Stands before the name of a header that would otherwise be taken for ours or the broker's."""
+_REASON: Final = "landlord-reason"
+_ERROR: Final = "landlord-error"
+_RECEIVED_AT: Final = "landlord-received-at"
 _EXCHANGE: Final = "landlord-exchange"
 _ROUTING_KEY: Final = "landlord-routing-key"
 _EXPIRATION: Final = "landlord-original-expiration"
+_USER_ID: Final = "landlord-original-user-id"
+_ODD_PROPERTIES: Final = "landlord-original-properties"
 _HEADERS_DROPPED: Final = "landlord-headers-dropped"
 _REDELIVERIES: Final = "x-delivery-count"
-_COUNTS: Final = frozenset((_REDELIVERIES, "x-acquired-count"))
-_ADDED: Final = _COUNTS | {
-    "landlord-reason",
-    "landlord-error",
-    "landlord-received-at",
-    _EXCHANGE,
-    _ROUTING_KEY,
-    _EXPIRATION,
-    "x-death",
-}
-_ADDED_BY_BROKER: Final = ("x-first-death-", "x-last-death-")
+_DEATHS: Final = "x-death"
+_COUNTS: Final = frozenset((_REDELIVERIES.encode(), b"x-acquired-count"))
+_ROUTES: Final = frozenset((b"CC", b"BCC"))
+"""The broker sends a message to these routing keys too, whoever publishes it."""
+_SET_ASIDE: Final = _COUNTS | _ROUTES | {_DEATHS.encode()}
+_ADDED_BY_BROKER: Final = (b"x-first-death-", b"x-last-death-")
+_PERSISTENT: Final = b"\2"
+_LONGEST_NAME: Final = 255
+_MOST_REPLAYS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +92,17 @@ class Letter:
     @property
     def is_worn(self) -> bool:
         """Whether it was redelivered so often that the broker may soon drop it."""
-        count = self.delivery.headers.get(_REDELIVERIES)
+        count = _telling(self.delivery).get(_REDELIVERIES)
         return isinstance(count, int) and count >= MOST_REDELIVERIES
 
     @property
     def obstacle(self) -> str | None:
         """Why the original cannot be put back; None when it can."""
-        if _HEADERS_DROPPED in self.delivery.headers:
+        headers = _telling(self.delivery)
+        if _is_ours(headers) and _HEADERS_DROPPED in headers:
             return "its headers were too long to be kept; publish the event again instead"
+        if _is_ours(headers) and _ODD_PROPERTIES in headers:
+            return "its properties cannot be sent again; publish the event again instead"
         return None
 
 
@@ -84,8 +111,8 @@ class Original:
     """A message to be published: what the letter was, or the letter again."""
 
     body: bytes
-    headers: Mapping[str, object]
-    properties: Mapping[str, object]
+    properties: bytes
+    """As they are sent, headers and all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,41 +139,146 @@ class Group:
     """The tenant of the newest of them that names one."""
 
 
+# --- becoming a letter --------------------------------------------------------------------------
+
+
+def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> bytes:
+    """Return the properties of the dead letter: the original's as they came, and what we say.
+
+    Two of them move to headers, because the broker would act upon them: `expiration` would let the
+    dead letter expire, `user_id` has to be the login of whoever publishes. What could not be sent
+    (more bytes than a frame has, or none that are properties) is left out, with a note that says
+    so. It is always kept durably, however it was sent.
+    """
+    delivery = letter.delivery
+    said = [text_entry(name, value) for name, value in letter.headers.items()]
+    said.append(text_entry(_EXCHANGE, delivery.exchange))
+    said.append(text_entry(_ROUTING_KEY, delivery.routing_key))
+    said.append(text_entry(LETTER_ID, letter_id))
+    try:
+        parts = split(delivery.raw_properties)
+        headers = _headers(parts)
+    except Malformed:
+        parts, headers = {}, []
+        said.append(bytes_entry(_ODD_PROPERTIES, delivery.raw_properties))
+    for name, header in (("expiration", _EXPIRATION), ("user_id", _USER_ID)):
+        value = parts.pop(name, None)
+        if value is not None:
+            said.append(_as_entry(header, value[1:]))
+    kept = [(_kept_name(name), value) for name, value in headers]
+    parts["delivery_mode"] = _PERSISTENT
+    return _fitting(parts, kept, said, most_bytes)
+
+
+def _headers(parts: Mapping[str, bytes]) -> list[Entry]:
+    return entries(parts.get("headers", NO_HEADERS))
+
+
+def _as_entry(name: str, text: bytes) -> Entry:
+    try:
+        return text_entry(name, text.decode())
+    except UnicodeDecodeError:
+        return bytes_entry(name, text)
+
+
+def _kept_name(name: bytes) -> bytes:
+    is_reserved = name.startswith(_OURS.encode()) or name in _SET_ASIDE
+    return _PUBLISHERS.encode() + name if is_reserved else name
+
+
+def _unrouted(name: bytes) -> bytes:
+    return _kept_name(name) if name in _ROUTES else name
+
+
+def _fitting(
+    parts: Mapping[str, bytes], kept: Sequence[Entry], said: Sequence[Entry], most_bytes: int
+) -> bytes:
+    """Return it whole; else without the original's headers, and at last without its properties."""
+    whole = join({**parts, "headers": table_of([*kept, *said])})
+    has_names = all(len(name) <= _LONGEST_NAME for name, _ in kept)
+    if len(whole) <= most_bytes and has_names:
+        return whole
+    size = len(table_of(kept))
+    note = text_entry(_HEADERS_DROPPED, f"{size} bytes of headers are too long to send")
+    said = [entry for entry in said if entry[0] != _ODD_PROPERTIES.encode()]
+    less = join({**parts, "headers": table_of([*said, note])})
+    if len(less) <= most_bytes:
+        return less
+    return join({"delivery_mode": _PERSISTENT, "headers": table_of([*said, note])})
+
+
+# --- reading a letter ---------------------------------------------------------------------------
+
+
 def read_letter(delivery: Delivery, position: int) -> Letter:
     """Return what can be read of a dead letter, whoever dead-lettered it."""
-    headers = delivery.headers
-    death = _first_death(headers)
-    came_by = replace(delivery, routing_key=_origin(delivery, death))
+    headers = _telling(delivery)
+    said = headers if _is_ours(headers) else {}
+    death = _last_death(headers)
+    came_by = replace(delivery, routing_key=_origin(delivery, said, death))
     event_id, tenant_id = _ids(came_by)
-    replays = headers.get(REPLAYS)
     return Letter(
         position=position,
         delivery=delivery,
-        reason=_text(headers.get("landlord-reason")) or _text(death.get("reason")) or "unknown",
-        error=_text(headers.get("landlord-error")),
-        received_at=_text(headers.get("landlord-received-at")) or _moment(death.get("time")),
-        exchange=_text(headers.get(_EXCHANGE)) or _text(death.get("exchange")),
+        reason=_text(said.get(_REASON)) or _text(death.get("reason")) or "unknown",
+        error=_text(said.get(_ERROR)),
+        received_at=_text(said.get(_RECEIVED_AT)) or _moment(death.get("time")),
+        exchange=_text(said.get(_EXCHANGE)) or _text(death.get("exchange")),
         routing_key=came_by.routing_key,
         event_type=event_type(came_by),
         event_id=event_id,
         tenant_id=tenant_id,
-        replays=replays if isinstance(replays, int) else 0,
+        replays=_replays(headers),
     )
 
 
-def _first_death(headers: Mapping[str, object]) -> Mapping[str, object]:
+def _telling(delivery: Delivery) -> Mapping[str, object]:
+    """Return the headers that tell of the letter's way, however many others there are."""
+    if not delivery.faults:
+        return delivery.headers
+    try:
+        found = [
+            entry
+            for entry in _headers(split(delivery.raw_properties))
+            if entry[0].startswith(_OURS.encode()) or entry[0] in _SET_ASIDE
+        ]
+    except Malformed:
+        return delivery.headers
+    return read(join({"headers": table_of(found)})).headers
+
+
+def _is_ours(headers: Mapping[str, object]) -> bool:
+    """Whether the consumer made it a dead letter, and not the broker.
+
+    What the broker dead-letters has a note of the broker's; in what we do, a note of that name is
+    the publisher's and has another one.
+    """
+    return _REASON in headers and _DEATHS not in headers
+
+
+def _last_death(headers: Mapping[str, object]) -> Mapping[str, object]:
     """Return what the broker noted when it dead-lettered the message itself; else nothing."""
-    deaths = headers.get("x-death")
-    first = deaths[-1] if isinstance(deaths, list) and deaths else None
-    return first if isinstance(first, dict) else {}
+    deaths = headers.get(_DEATHS)
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    return last if isinstance(last, dict) else {}
 
 
-def _origin(delivery: Delivery, death: Mapping[str, object]) -> str:
-    kept = delivery.headers.get(_ROUTING_KEY)
+def _origin(delivery: Delivery, said: Mapping[str, object], death: Mapping[str, object]) -> str:
+    kept = said.get(_ROUTING_KEY)
     if isinstance(kept, str):
         return kept
     keys = death.get("routing-keys")
-    return str(keys[0]) if isinstance(keys, list) and keys else delivery.routing_key
+    first = keys[0] if isinstance(keys, list) and keys else None
+    return first if isinstance(first, str) else delivery.routing_key
+
+
+def _replays(headers: Mapping[str, object]) -> int:
+    """Return how often it was put back, as far as that can be believed."""
+    for name in (_PUBLISHERS + REPLAYS, REPLAYS):
+        count = headers.get(name)
+        if isinstance(count, int) and 0 <= count < _MOST_REPLAYS:
+            return int(count)
+    return 0
 
 
 def _ids(delivery: Delivery) -> tuple[str | None, str | None]:
@@ -170,42 +302,79 @@ def _moment(value: object) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+# --- back to the original -----------------------------------------------------------------------
+
+
 def original(letter: Letter) -> Original:
-    """Return what the letter was, with one more replay counted."""
-    headers = {
-        name: value
-        for name, value in letter.delivery.headers.items()
-        if name not in _ADDED and not name.startswith(_ADDED_BY_BROKER)
-    }
-    properties = dict(letter.delivery.properties)
-    seconds = _seconds(letter.delivery.headers.get(_EXPIRATION))
-    if seconds is not None:
-        properties["expiration"] = seconds
-    return Original(
-        body=letter.delivery.body,
-        headers={**headers, REPLAYS: letter.replays + 1},
-        properties=properties,
-    )
+    """Return what the letter was, with one more replay counted. Raises Malformed."""
+    delivery, telling = letter.delivery, _telling(letter.delivery)
+    is_ours = _is_ours(telling)
+    parts = split(delivery.raw_properties)
+    headers = [
+        (before, value)
+        for name, value in _headers(parts)
+        if (before := _name_before(name, is_ours=is_ours)) is not None
+    ]
+    counted = number_entry(REPLAYS, letter.replays + 1)
+    parts.pop("user_id", None)
+    expiration = _milliseconds(telling.get(_EXPIRATION)) if is_ours else None
+    if expiration is not None:
+        parts["expiration"] = short_text(expiration)
+    parts["delivery_mode"] = _PERSISTENT
+    parts["headers"] = table_of([*headers, counted])
+    return Original(body=delivery.body, properties=join(parts))
 
 
-def _seconds(value: object) -> float | None:
+def _name_before(raw: bytes, *, is_ours: bool) -> bytes | None:
+    """Return the name that the header had; None for what was added, or would route."""
+    before = raw
+    if is_ours and raw.startswith(_OURS.encode()):
+        if not raw.startswith(_PUBLISHERS.encode()):
+            return None
+        before = raw.removeprefix(_PUBLISHERS.encode())
+    is_added = before in _SET_ASIDE or before.startswith(_ADDED_BY_BROKER)
+    return None if is_added or before == REPLAYS.encode() else before
+
+
+def _milliseconds(value: object) -> str | None:
+    """Return the expiration as the broker takes it; earlier versions noted seconds."""
+    text = _text(value)
+    if text.isascii() and text.isdigit():
+        return text
     try:
-        return float(_text(value))
-    except ValueError:
+        return str(max(0, round(float(text) * 1000)))
+    except (ValueError, OverflowError):
         return None
 
 
 def renewed(letter: Letter) -> Original:
-    """Return the letter as it is to lie in its queue again, its redeliveries forgotten."""
-    headers = {
-        name: value for name, value in letter.delivery.headers.items() if name not in _COUNTS
+    """Return the letter as it is to lie in its queue again, its redeliveries forgotten.
+
+    What is no letter of ours becomes one, because on its new way nobody could tell how it came.
+    Raises Malformed.
+    """
+    delivery, telling = letter.delivery, _telling(letter.delivery)
+    parts = split(delivery.raw_properties)
+    headers = [entry for entry in _headers(parts) if entry[0] not in _COUNTS]
+    if _is_ours(telling) and _ROUTING_KEY in telling:
+        headers = [(_unrouted(name), value) for name, value in headers]
+    else:
+        headers = [(_kept_name(name), value) for name, value in headers]
+        headers += [text_entry(name, value) for name, value in _said_of(letter).items()]
+    parts.pop("user_id", None)
+    parts["delivery_mode"] = _PERSISTENT
+    parts["headers"] = table_of(headers)
+    return Original(body=delivery.body, properties=join(parts))
+
+
+def _said_of(letter: Letter) -> dict[str, str]:
+    return {
+        _REASON: letter.reason,
+        _ERROR: letter.error,
+        _RECEIVED_AT: letter.received_at,
+        _EXCHANGE: letter.exchange,
+        _ROUTING_KEY: letter.routing_key,
     }
-    came_by = {_EXCHANGE: letter.exchange, _ROUTING_KEY: letter.routing_key}
-    return Original(
-        body=letter.delivery.body,
-        headers={**headers, **came_by},
-        properties=letter.delivery.properties,
-    )
 
 
 def grouped(letters: Iterable[Letter]) -> list[Group]:

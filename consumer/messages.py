@@ -16,6 +16,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from consumer.content_header import EMPTY
 from consumer.document import (
     DocumentError,
     SpecDefaults,
@@ -62,8 +63,9 @@ class Delivery:
 
     `session` numbers the broker connection it came by: it can be settled only while that one lives.
     `headers` are the AMQP headers with byte strings decoded; `properties` are all other AMQP
-    properties that are set, by their AMQP names, kept so that a dead letter can carry them
-    unchanged.
+    properties that are set, by their AMQP names. `raw_properties` are both as they came, so that a
+    dead letter can carry them unchanged. `faults` tell what of them cannot be read, whose value
+    then is its bytes; such a message is no tenant event.
     """
 
     body: bytes
@@ -75,6 +77,8 @@ class Delivery:
     redelivered: bool = False
     headers: Mapping[str, object]
     properties: Mapping[str, object]
+    raw_properties: bytes = EMPTY
+    faults: tuple[Fault, ...] = ()
     content_type: str | None = None
     message_id: str | None = None
     event_type: str | None = None
@@ -135,7 +139,7 @@ def content_key(delivery: Delivery) -> tuple[bytes, str | None, str] | None:
 
     Two deliveries with equal keys are the same tenant event, each with its own `readdressed`.
     """
-    if any(name.startswith("cloudEvents") for name in delivery.headers):
+    if delivery.faults or any(name.startswith("cloudEvents") for name in delivery.headers):
         return None
     if _media_type(delivery.content_type) == STRUCTURED:
         return None
@@ -220,6 +224,8 @@ def _read(kind: EventKind, document: Mapping[str, object], defaults: SpecDefault
 
 
 def _open(delivery: Delivery, defaults: SpecDefaults) -> _Envelope:
+    if delivery.faults:
+        raise DocumentError(delivery.faults)
     _check_length(len(delivery.body), defaults.max_body_bytes)
     content_type = _media_type(delivery.content_type)
     if content_type == STRUCTURED:

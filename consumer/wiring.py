@@ -135,6 +135,7 @@ def rabbitmq(settings: Settings, on_change: Callable[[bool], None], *, clock: Cl
         now=clock.now,
         on_change=on_change,
         prefetch=settings.broker.prefetch,
+        most_in_flight_bytes=memory_budget(settings).in_flight_bytes,
         is_declaring=settings.broker.declare,
     )
 

@@ -1,7 +1,11 @@
 """Valid values for tests: everything has a default, one keyword makes one difference."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+
+from pamqp.commands import Basic
+from pamqp.common import FieldValue
 
 from consumer.messages import Delivery
 from consumer.model import (
@@ -76,6 +80,12 @@ def make_delivery(
         "message_id": f"event-{tag}",
     }
     return Delivery(**(fields | changes))  # type: ignore[arg-type]  # checked at run time
+
+
+def make_raw(headers: Mapping[str, object], **properties: object) -> bytes:
+    """Return these properties and headers as they go over the wire."""
+    table: dict[str, FieldValue] = {**headers}  # type: ignore[dict-item]  # checked at run time
+    return Basic.Properties(headers=table, **properties).marshal()  # type: ignore[arg-type]  # as above
 
 
 def make_bare_delivery(

@@ -4,7 +4,8 @@ One connection consumes and one publishes, so that a broker that blocks publishe
 acks. Each is under a supervisor of ours: any loss of connection, channel or consumer tears that
 session down and rebuilds it whole, for ever, with backoff. The consume callback only puts a
 delivery into a buffer; what is done about it is intake's. A delivery can be settled only in the
-session it came by; a lost session is no error, the broker delivers again.
+session it came by; a lost session is no error, the broker delivers again. What has come and is not
+settled is bounded by bytes, whatever the prefetch.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from consumer.adapters.rabbitmq_messages import as_delivery, as_letter, consume
+from consumer.adapters.rabbitmq_frames import InFlight, Share, weight
+from consumer.adapters.rabbitmq_messages import as_delivery, consume, most_properties, publish
 from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
     Topology,
@@ -39,6 +41,7 @@ from consumer.adapters.rabbitmq_topology import (
 from consumer.adapters.settled import Settled
 from consumer.errors import BrokerError, MessageRefused, TopologyMismatch
 from consumer.faults import for_ever
+from consumer.letters import letter_properties
 from consumer.messages import DeadLetter, Delivery, status_headers
 from consumer.model import OutboxEntry
 
@@ -50,8 +53,12 @@ _BLOCKED_PROBE_SECONDS: Final = 0.05
 _STEADY_SECONDS: Final = 5.0
 """A session that lasted this long starts the backoff anew."""
 
+_LARGE_LETTER: Final = 1024 * 1024
+"""Of bytes: a letter on its way is there several times over, so a large one goes alone."""
+_LONGEST_KEY: Final = 255
+
 _OnChange = Callable[[bool], None]
-_Session = Callable[[AbstractConnection], Awaitable[None]]
+_Session = Callable[[AbstractConnection, Share], Awaitable[None]]
 _Closable = AbstractConnection | AbstractChannel
 
 
@@ -74,6 +81,7 @@ class _Intake:
 
     number: int
     channel: AbstractChannel
+    share: Share
     arrived: dict[int, Delivery]
     next_tag: int = 1
     consumer_tag: str = ""
@@ -90,8 +98,8 @@ class _Outlet:
 
     connection: AbstractConnection
     statuses: AbstractExchange
-    letters: AbstractExchange
-    lost: "asyncio.Future[str]"
+    letters: AbstractChannel
+    most_properties: int
 
 
 class RabbitMQ:
@@ -106,6 +114,7 @@ class RabbitMQ:
         now: Callable[[], datetime],
         on_change: _OnChange,
         prefetch: int = 500,
+        most_in_flight_bytes: int = 32 * 1024 * 1024,
         is_declaring: bool = True,
         retry: Retry | None = None,
     ) -> None:
@@ -119,6 +128,10 @@ class RabbitMQ:
         self._retry = retry or Retry()
         self._intake: _Intake | None = None
         self._outlet: _Outlet | None = None
+        self._in_flight = InFlight(most_in_flight_bytes)
+        self._handed_out: dict[tuple[int, int], int] = {}
+        """By session and tag: what weighs upon memory until it is settled."""
+        self._large_letter = asyncio.Lock()
         self._sessions = 0
         self._has_arrived = asyncio.Event()
         self._is_taking = True
@@ -149,16 +162,20 @@ class RabbitMQ:
         while True:
             began = loop.time()
             has_been_up = self._troubles[direction] is None
+            share = Share(self._in_flight, max(1.0, self._link.heartbeat_seconds / 2))
+            name = f"landlord-consumer-{direction}"
             try:
-                async with connect(self._link, f"landlord-consumer-{direction}") as connection:
+                async with connect(self._link, name, share) as connection:
                     await self._prepare(connection, self._link, self._topology)
-                    await session(connection)
+                    await session(connection, share)
             except TopologyMismatch as error:
                 if not has_been_up and attempt == 0:
                     raise
                 self._note(direction, str(error))
             except BrokerError as error:
                 self._note(direction, str(error))
+            finally:
+                share.close()
             attempt = 1 if loop.time() - began >= _STEADY_SECONDS else attempt + 1
             await asyncio.sleep(self._retry.seconds(attempt))
 
@@ -184,7 +201,7 @@ class RabbitMQ:
 
     # --- consuming
 
-    async def _consume(self, connection: AbstractConnection) -> None:
+    async def _consume(self, connection: AbstractConnection, share: Share) -> None:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         with translated(self._link):
             async with asyncio.timeout(self._link.call_seconds):
@@ -193,7 +210,7 @@ class RabbitMQ:
                 self._watch(lost, connection, channel)
                 await self._watch_cancel(channel, lost)
                 self._sessions += 1
-                intake = _Intake(self._sessions, channel, {})
+                intake = _Intake(self._sessions, channel, share, {})
                 self._intake = intake
                 if self._is_taking:
                     take = self._taker(intake)
@@ -243,12 +260,19 @@ class RabbitMQ:
         if intake is None:
             return batch
         while len(batch) < limit and intake.next_tag in intake.arrived:
-            batch.append(intake.arrived.pop(intake.next_tag))
+            delivery = intake.arrived.pop(intake.next_tag)
+            size = weight(len(delivery.body), len(delivery.raw_properties))
+            intake.share.hand_over(size)
+            self._handed_out[delivery.session, delivery.tag] = size
+            batch.append(delivery)
             intake.next_tag += 1
         return batch
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these and no others."""
+        for delivery in deliveries:
+            size = self._handed_out.pop((delivery.session, delivery.tag), 0)
+            self._in_flight.give_back(size)
         intake = self._intake
         if intake is None:
             return
@@ -280,7 +304,7 @@ class RabbitMQ:
 
     # --- publishing
 
-    async def _publish(self, connection: AbstractConnection) -> None:
+    async def _publish(self, connection: AbstractConnection, _: Share) -> None:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with AsyncExitStack() as stack:
             with translated(self._link):
@@ -292,8 +316,8 @@ class RabbitMQ:
                     outlet = _Outlet(
                         connection,
                         await statuses.get_exchange(self._topology.status_exchange, ensure=False),
-                        await letters.get_exchange(self._topology.dead_letter, ensure=False),
-                        lost,
+                        letters,
+                        most_properties(connection),
                     )
             self._watch(lost, connection, statuses, letters)
             stack.callback(setattr, self, "_outlet", None)
@@ -318,53 +342,57 @@ class RabbitMQ:
             type=kind,
         )
         outlet = self._open_outlet()
-        await self._confirmed(outlet, outlet.statuses, message, kind, is_mandatory=False)
+        sent = outlet.statuses.publish(message, kind, mandatory=False)
+        await self._confirmed(outlet, outlet.statuses.name, sent)
 
     async def publish_dead_letter(self, letter: DeadLetter) -> None:
         """Publish to the dead-letter exchange; a message that no queue takes is an error."""
-        outlet = self._open_outlet()
-        message = as_letter(letter)
+        if len(letter.delivery.body) < _LARGE_LETTER:
+            await self._publish_letter(letter)
+            return
+        async with self._large_letter:
+            await self._publish_letter(letter)
+
+    async def _publish_letter(self, letter: DeadLetter) -> None:
+        outlet, name = self._open_outlet(), self._topology.dead_letter
+        # The broker's answers are told apart by an id of its own: the original's may be that of
+        # many, or none that can be read.
+        properties = letter_properties(letter, uuid4().hex, outlet.most_properties)
+        key = letter.delivery.routing_key.encode("utf-8", "replace")[:_LONGEST_KEY]
+        key_text = key.decode("utf-8", "ignore")
+        sent = publish(outlet.letters, name, key_text, letter.delivery.body, properties)
         try:
-            await self._confirmed(
-                outlet, outlet.letters, message, letter.delivery.routing_key, is_mandatory=True
-            )
-        except BrokerError as error:
-            if isinstance(error, MessageRefused) and not _is_returned(error):
-                raise  # nothing of it is on its way any more, and others may pass
-            # No queue takes it (what is missing is declared with a new session), or it is unclear.
-            # It carries the original's message id; a second try must not meet the first one's fate
-            # on the same channel.
-            if not outlet.lost.done():
-                outlet.lost.set_result("a dead letter was not confirmed")
+            await self._confirmed(outlet, name, sent)
+        except MessageRefused as error:
+            if _is_returned(error):
+                await self._declare_again(outlet)
             raise
+
+    async def _declare_again(self, outlet: _Outlet) -> None:
+        """Somebody took a name or a binding away: have them again for the next try."""
+        try:
+            await self._prepare(outlet.connection, self._link, self._topology)
+        except BrokerError as error:
+            _log.warning("not declared again", error=str(error))
 
     def _open_outlet(self) -> _Outlet:
         if self._outlet is None:
             raise BrokerError(self._troubles["publish"] or _CONNECTING)
         return self._outlet
 
-    async def _confirmed(
-        self,
-        outlet: _Outlet,
-        exchange: AbstractExchange,
-        message: aio_pika.Message,
-        routing_key: str,
-        *,
-        is_mandatory: bool,
-    ) -> None:
-        seconds = self._link.call_seconds
+    async def _confirmed(self, outlet: _Outlet, name: str, sent: Awaitable[object]) -> None:
         try:
             with translated(self._link):
-                async with asyncio.timeout(seconds):
-                    answer = await exchange.publish(message, routing_key, mandatory=is_mandatory)
+                async with asyncio.timeout(self._link.call_seconds):
+                    answer = await sent
         except BrokerError as error:
             if isinstance(error.__cause__, TimeoutError):
                 await self._note_blocked(outlet)
             if isinstance(error.__cause__, DeliveryError):
-                raise MessageRefused(f"{exchange.name} takes no message: {error}") from error
+                raise MessageRefused(f"{name} takes no message: {error}") from error
             raise
         if not isinstance(answer, Basic.Ack):
-            raise MessageRefused(f"not confirmed by {exchange.name}: {type(answer).__name__}")
+            raise MessageRefused(f"not confirmed by {name}: {type(answer).__name__}")
         if self._is_blocked:
             self._set_blocked(is_blocked=False)
 

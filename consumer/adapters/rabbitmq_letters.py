@@ -4,12 +4,14 @@ Letters are taken by one consumer without acks and go back to where they lay whe
 closed, in their order; only what was replayed or dropped is acknowledged. Meanwhile nobody else
 sees them. A replay is acknowledged after the broker has confirmed that a queue took the original:
 whoever is killed in between leaves it there twice, never lost. What arrives after the look began is
-left alone, so that a letter which comes back is not replayed again by the same command.
+left alone, so that a letter which comes back is not replayed again by the same command. What is
+published goes by a connection of its own, which is opened anew when the broker ends it over a
+letter: that one stays, and the others pass.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -18,12 +20,13 @@ from aio_pika.abc import (
     AbstractConnection,
     AbstractQueue,
 )
-from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
 from aiormq.abc import DeliveredMessage
 
-from consumer.adapters.rabbitmq_messages import as_delivery, as_message, consume
+from consumer.adapters.rabbitmq_messages import as_delivery, consume, most_properties, publish
 from consumer.adapters.rabbitmq_topology import BrokerLink, Topology, connect, translated
 from consumer.clock import utc_now
+from consumer.content_header import Malformed
 from consumer.errors import BrokerError, MessageRefused
 from consumer.letters import Letter, Original, original, read_letter, renewed
 
@@ -31,7 +34,57 @@ _NAME: Final = "landlord-consumer-cli"
 _QUIET_SECONDS: Final = 5.0
 """Of what the broker counted, nothing more comes after such a silence: somebody else has it."""
 _MOST_PREFETCH: Final = 65_535
+_LONGEST_KEY: Final = 255
 _MOST_BYTES: Final = 256 * 1024 * 1024
+
+
+class _Outlet:
+    """The way out: a connection that is opened when it is needed, and again when it was lost."""
+
+    def __init__(self, link: BrokerLink) -> None:
+        self._link = link
+        self._open = AsyncExitStack()
+        self._channel: AbstractChannel | None = None
+        self._most_properties = 0
+
+    async def publish(self, message: Original, exchange: str, routing_key: str) -> None:
+        """Return when a queue has it.
+
+        Raises MessageRefused when the broker does not take this message, by whatever answer, and
+        BrokerError when there is no broker.
+        """
+        channel = await self._opened()
+        if len(message.properties) > self._most_properties:
+            raise MessageRefused("its headers are too long to send")
+        try:
+            with translated(self._link):
+                async with asyncio.timeout(self._link.call_seconds):
+                    await publish(channel, exchange, routing_key, message.body, message.properties)
+        except BrokerError as error:
+            if isinstance(error.__cause__, DeliveryError):
+                raise MessageRefused(
+                    f"no queue takes it: {exchange or 'the default exchange'!r} for {routing_key!r}"
+                ) from error
+            if isinstance(error.__cause__, AMQPError | asyncio.CancelledError):
+                raise MessageRefused(f"the broker broke off over it: {error}") from error
+            raise
+
+    async def _opened(self) -> AbstractChannel:
+        if self._channel is not None and not self._channel.is_closed:
+            return self._channel
+        await self.close()
+        connection = await self._open.enter_async_context(connect(self._link, _NAME))
+        with translated(self._link):
+            async with asyncio.timeout(self._link.call_seconds):
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        self._most_properties = most_properties(connection)
+        self._channel = channel
+        return channel
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        self._channel = None
+        await self._open.aclose()
 
 
 class HeldLetters:
@@ -42,7 +95,7 @@ class HeldLetters:
         link: BrokerLink,
         topology: Topology,
         channel: AbstractChannel,
-        outlet: AbstractChannel,
+        outlet: _Outlet,
         *,
         most_bytes: int,
     ) -> None:
@@ -97,30 +150,23 @@ class HeldLetters:
         # What was sent to our queue by its name goes there again: no binding leads there.
         is_direct = not letter.exchange and letter.routing_key == self._topology.queue
         exchange = "" if is_direct else self._topology.tenant_exchange
-        await self._publish(original(letter), exchange, letter.routing_key)
-
-    async def _publish(self, message: Original, exchange: str, routing_key: str) -> None:
         try:
-            with translated(self._link):
-                async with asyncio.timeout(self._link.call_seconds):
-                    target = (
-                        await self._outlet.get_exchange(exchange, ensure=False)
-                        if exchange
-                        else self._outlet.default_exchange
-                    )
-                    await target.publish(as_message(message), routing_key, mandatory=True)
-        except BrokerError as error:
-            if isinstance(error.__cause__, DeliveryError):
-                raise MessageRefused(
-                    f"no queue takes it: {exchange or 'the default exchange'!r} for {routing_key!r}"
-                ) from error
-            raise
+            before = original(letter)
+        except Malformed as error:
+            raise MessageRefused(f"its properties cannot be sent: {error}") from error
+        if len(letter.routing_key.encode("utf-8", "replace")) > _LONGEST_KEY:
+            raise MessageRefused("its routing key is too long to send")
+        await self._outlet.publish(before, exchange, letter.routing_key)
 
     async def renew_worn(self) -> None:
-        """Put those that were redelivered too often at the queue's end, as if they were new."""
+        """Put those that were redelivered too often at the queue's end, as if they were new.
+
+        One that cannot be stays where it is.
+        """
         for letter in list(self._worn.values()):
-            await self._publish(renewed(letter), "", self._topology.dead_letter)
-            await self.drop(letter)
+            with suppress(MessageRefused, Malformed):
+                await self._outlet.publish(renewed(letter), "", self._topology.dead_letter)
+                await self.drop(letter)
 
     def _check_open(self) -> None:
         if self._channel.is_closed:
@@ -143,10 +189,14 @@ async def hold_letters(
 
     Whatever is not replayed or dropped within goes back. Raises BrokerError.
     """
-    async with connect(link, _NAME) as connection:
+    outlet = _Outlet(link)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(outlet.close)
+        connection = await stack.enter_async_context(connect(link, _NAME))
         with _explained(topology), translated(link):
             async with asyncio.timeout(link.call_seconds):
-                held, queue, count = await _open(connection, link, topology, most_bytes)
+                channel, queue, count = await _open(connection, topology)
+        held = HeldLetters(link, topology, channel, outlet, most_bytes=most_bytes)
         if count:
             await _take(held, queue, count, (wanted, keeps_bodies), link)
         yield held
@@ -164,14 +214,13 @@ async def look_at_letters(link: BrokerLink, topology: Topology) -> list[Letter]:
 
 
 async def _open(
-    connection: AbstractConnection, link: BrokerLink, topology: Topology, most_bytes: int
-) -> tuple[HeldLetters, AbstractQueue, int]:
-    outlet = await connection.channel(publisher_confirms=True, on_return_raises=True)
+    connection: AbstractConnection, topology: Topology
+) -> tuple[AbstractChannel, AbstractQueue, int]:
     channel = await connection.channel(publisher_confirms=False)
     queue = await channel.declare_queue(topology.dead_letter, passive=True)
     count = queue.declaration_result.message_count or 0
     await channel.set_qos(prefetch_count=count if count <= _MOST_PREFETCH else 0)
-    return HeldLetters(link, topology, channel, outlet, most_bytes=most_bytes), queue, count
+    return channel, queue, count
 
 
 async def _take(

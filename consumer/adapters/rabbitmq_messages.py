@@ -1,24 +1,29 @@
-"""AMQP messages become deliveries, and deliveries messages again.
+"""AMQP messages become deliveries, and are sent as they came.
 
 Shared by the consumer's own sessions (`rabbitmq`) and by what an operator does with dead letters
-(`rabbitmq_letters`). But for `consume`, nothing here talks to the broker.
+(`rabbitmq_letters`). `as_delivery` never fails, whatever came: a delivery that nobody gets is never
+settled, and everything behind it waits for it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import aio_pika
-from aio_pika.abc import AbstractChannel
-from aiormq.abc import DeliveredMessage
-from pamqp import encode
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import ConfirmationFrameType, DeliveredMessage
 
-from consumer.errors import BrokerError
-from consumer.letters import Original
-from consumer.messages import DeadLetter, Delivery
+from consumer.adapters.rabbitmq_frames import RawProperties, Received, received
+from consumer.content_header import read
+from consumer.errors import Fault
+from consumer.messages import Delivery
 
-_MOST_HEADER_BYTES: Final = 120_000
-"""A header frame cannot be split, and one beyond frame_max (131072) ends the whole connection."""
+_log: Final = structlog.get_logger(__name__)
+
+_FRAME_MAX: Final = 131_072
+"""What RabbitMQ proposes; of a header frame eight bytes are around the header itself."""
+_AROUND_FRAME: Final = 8
+_BEFORE_PROPERTIES: Final = 12
 
 
 async def consume(
@@ -38,83 +43,80 @@ async def consume(
     return str(answer.consumer_tag)
 
 
+async def publish(
+    channel: AbstractChannel, exchange: str, routing_key: str, body: bytes, properties: bytes
+) -> ConfirmationFrameType | None:
+    """Publish a message with these properties as they are; a message that no queue takes raises."""
+    underlay = await channel.get_underlay_channel()
+    return await underlay.basic_publish(
+        body,
+        exchange=exchange,
+        routing_key=routing_key,
+        properties=RawProperties(properties),
+        mandatory=True,
+    )
+
+
+def most_properties(connection: AbstractConnection) -> int:
+    """Return how many bytes of properties the broker takes: their frame cannot be split."""
+    transport = connection.transport
+    tune = None if transport is None else transport.connection.connection_tune
+    frame_max = (tune.frame_max if tune is not None else 0) or _FRAME_MAX
+    return frame_max - _AROUND_FRAME - _BEFORE_PROPERTIES
+
+
 def as_delivery(message: DeliveredMessage, session: int, received_at: datetime) -> Delivery:
-    """Return the message as the delivery that it is."""
-    told = message.header.properties
-    properties: dict[str, object] = {
-        "content_type": told.content_type,
-        "content_encoding": told.content_encoding,
-        "priority": told.priority,
-        "correlation_id": told.correlation_id,
-        "reply_to": told.reply_to,
-        "expiration": _seconds(told.expiration),
-        "message_id": told.message_id,
-        "timestamp": told.timestamp,
-        "type": told.message_type,
-        "user_id": told.user_id,
-        "app_id": told.app_id,
-    }
-    if message.delivery_tag is None:
-        raise BrokerError("a delivery without a tag")
+    """Return the message as the delivery that it is; what of it cannot be read is told as such."""
+    came = received(message)
+    try:
+        return _readable(message, came, session, received_at)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the delivery has to be settled
+        _log.exception("message not read", tag=message.delivery_tag)
+        return Delivery(
+            body=message.body,
+            tag=message.delivery_tag or 0,
+            session=session,
+            received_at=received_at,
+            routing_key=message.routing_key or "",
+            headers={},
+            properties={},
+            raw_properties=came.raw,
+            faults=(Fault("properties", f"cannot be read ({type(error).__name__})"),),
+        )
+
+
+def _readable(
+    message: DeliveredMessage, came: Received, session: int, received_at: datetime
+) -> Delivery:
+    told = read(came.raw)
+    names = (("exchange", came.exchange), ("routing_key", came.routing_key))
+    odd = tuple(Fault(name, "is not UTF-8") for name, value in names if not _is_text(value))
     return Delivery(
         body=message.body,
-        tag=message.delivery_tag,
+        tag=message.delivery_tag or 0,
         session=session,
         received_at=received_at,
-        routing_key=message.routing_key or "",
-        exchange=message.exchange or "",
+        routing_key=_as_text(came.routing_key),
+        exchange=_as_text(came.exchange),
         redelivered=bool(message.redelivered),
-        headers=dict(told.headers or {}),
-        properties={name: value for name, value in properties.items() if value is not None},
-        content_type=told.content_type,
-        message_id=told.message_id,
-        event_type=told.message_type,
-        correlation_id=told.correlation_id,
+        headers=told.headers,
+        properties=told.values,
+        raw_properties=came.raw,
+        faults=odd + told.faults,
+        content_type=told.text("content_type"),
+        message_id=told.text("message_id"),
+        event_type=told.text("type"),
+        correlation_id=told.text("correlation_id"),
     )
 
 
-def _seconds(milliseconds: str | None) -> float | None:
-    return None if milliseconds is None else int(milliseconds) / 1000
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def as_letter(letter: DeadLetter) -> aio_pika.Message:
-    """Return the delivery as it came, with the new headers.
-
-    Two properties move to headers, because the broker would act upon them: `expiration` would let
-    the dead letter expire, `user_id` has to be the login of whoever publishes.
-    """
-    delivery = letter.delivery
-    kept = dict(delivery.properties)
-    added: dict[str, object] = {
-        **letter.headers,
-        "landlord-exchange": delivery.exchange,
-        "landlord-routing-key": delivery.routing_key,
-    }
-    for name in ("expiration", "user_id"):
-        value = kept.pop(name, None)
-        if value is not None:
-            added[f"landlord-original-{name.replace('_', '-')}"] = str(value)
-    return aio_pika.Message(
-        delivery.body,
-        headers=_fitting({**delivery.headers, **added}, added),  # type: ignore[arg-type]  # field values
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        **kept,  # type: ignore[arg-type]  # each came out of a message under the same name
-    )
-
-
-def _fitting(headers: Mapping[str, object], added: Mapping[str, object]) -> dict[str, object]:
-    """Return the headers, or only our own with a note when all together are too long to send."""
-    size = len(encode.field_table(dict(headers)))  # type: ignore[arg-type]  # field values
-    if size <= _MOST_HEADER_BYTES:
-        return dict(headers)
-    return {**added, "landlord-headers-dropped": f"{size} bytes of headers are too long to send"}
-
-
-def as_message(original: Original) -> aio_pika.Message:
-    """Return it as it is to be published; `user_id` was set aside when it was dead-lettered."""
-    return aio_pika.Message(
-        original.body,
-        headers=dict(original.headers),  # type: ignore[arg-type]  # field values
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        **{name: value for name, value in original.properties.items() if name != "user_id"},  # type: ignore[arg-type]  # as above
-    )
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

@@ -15,7 +15,8 @@ from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, ConnectionParameter
+from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -28,6 +29,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from pamqp.common import FieldValue
 
 from consumer.adapters.certificates import TlsFault, tls_context
+from consumer.adapters.rabbitmq_frames import FrameTransport, Share
 from consumer.adapters.redaction import forms_of, redact
 from consumer.errors import BrokerError, LoginRefused, TopologyMismatch, VhostRefused
 from consumer.model import EventKind
@@ -119,23 +121,34 @@ class Topology:
     dead_letter: str = "landlord.dead-letter"
 
 
+class _FramedConnection(aio_pika.Connection):
+    """A connection that hands a transport of ours on to the library beneath."""
+
+    PARAMETERS = (
+        *aio_pika.Connection.PARAMETERS,
+        ConnectionParameter("transport_factory", lambda factory: factory, is_kwarg=True),
+    )
+
+
 @asynccontextmanager
-async def connect(link: BrokerLink, name: str) -> AsyncIterator[AbstractConnection]:
+async def connect(
+    link: BrokerLink, name: str, share: Share | None = None
+) -> AsyncIterator[AbstractConnection]:
     """Hold a connection for the length of the block. Raises BrokerError when there is none.
 
     Plain, not robust: a robust channel can stay closed for ever while its connection is up, so
-    whoever holds this rebuilds everything at any loss.
+    whoever holds this rebuilds everything at any loss. Messages come through `Frames`, and no more
+    of them at a time than the share has room for.
     """
     tls = _tls_context(link)
     with translated(link), _url_read(link):
-        # aiormq takes these two from the URL alone.
-        connection = await aio_pika.connect(
-            link.url,
-            heartbeat=link.heartbeat_seconds,
-            name=name,
+        connection = _FramedConnection(
+            # aiormq takes these two from the URL alone.
+            make_url(link.url, heartbeat=link.heartbeat_seconds, name=name),
             ssl_context=tls,
-            timeout=link.call_seconds,
+            transport_factory=FrameTransport(share),
         )
+        await connection.connect(timeout=link.call_seconds)
     try:
         yield connection
     finally:
