@@ -28,6 +28,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from consumer.adapters.prefetch import Prefetch
 from consumer.adapters.rabbitmq_frames import InFlight, Share, weight
 from consumer.adapters.rabbitmq_messages import as_delivery, consume, most_properties, publish
 from consumer.adapters.rabbitmq_topology import (
@@ -56,6 +57,8 @@ _STEADY_SECONDS: Final = 5.0
 _LARGE_LETTER: Final = 1024 * 1024
 """Of bytes: a letter on its way is there several times over, so a large one goes alone."""
 _LONGEST_KEY: Final = 255
+_WINDOW_SECONDS: Final = 60.0
+"""How long messages have to be small before more of them are asked for again."""
 
 _OnChange = Callable[[bool], None]
 _Session = Callable[[AbstractConnection, Share], Awaitable[None]]
@@ -115,6 +118,7 @@ class RabbitMQ:
         on_change: _OnChange,
         prefetch: int = 500,
         most_in_flight_bytes: int = 32 * 1024 * 1024,
+        window_seconds: float = _WINDOW_SECONDS,
         is_declaring: bool = True,
         retry: Retry | None = None,
     ) -> None:
@@ -123,7 +127,8 @@ class RabbitMQ:
         self._source = source
         self._now = now
         self._on_change = on_change
-        self._prefetch = prefetch
+        self._prefetch = Prefetch(prefetch, most_in_flight_bytes)
+        self._window_seconds = window_seconds
         self._prepare = declare if is_declaring else check
         self._retry = retry or Retry()
         self._intake: _Intake | None = None
@@ -162,7 +167,7 @@ class RabbitMQ:
         while True:
             began = loop.time()
             has_been_up = self._troubles[direction] is None
-            share = Share(self._in_flight, max(1.0, self._link.heartbeat_seconds / 2))
+            share = self._new_share()
             name = f"landlord-consumer-{direction}"
             try:
                 async with connect(self._link, name, share) as connection:
@@ -176,15 +181,28 @@ class RabbitMQ:
                 self._note(direction, str(error))
             finally:
                 share.close()
+                if share.is_spent:
+                    self._prefetch.fit()
+                    _log.warning("large messages: fewer at a time", prefetch=self._prefetch.now)
             attempt = 1 if loop.time() - began >= _STEADY_SECONDS else attempt + 1
             await asyncio.sleep(self._retry.seconds(attempt))
+
+    def _new_share(self) -> Share:
+        prefetch = self._prefetch
+        return Share(
+            self._in_flight,
+            max(1.0, self._link.heartbeat_seconds / 2),
+            note=prefetch.note,
+            # A session with fewer on their way would not have to wait.
+            is_patient=lambda: not prefetch.is_too_high,
+        )
 
     def _note(self, direction: str, trouble: str | None) -> None:
         was_up = self.trouble is None
         before, self._troubles[direction] = self._troubles[direction], trouble
-        if trouble is None:
+        if trouble is None and before is not None:
             _log.info("broker session up", direction=direction, place=self._link.place)
-        elif before is None or before == _CONNECTING:
+        elif trouble is not None and before in {None, _CONNECTING}:
             _log.error("broker session lost", direction=direction, error=trouble)
         if was_up != (self.trouble is None):
             self._on_change(self.trouble is None)
@@ -202,26 +220,52 @@ class RabbitMQ:
     # --- consuming
 
     async def _consume(self, connection: AbstractConnection, share: Share) -> None:
+        """Take deliveries; return when the next session is to ask for more at a time."""
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         with translated(self._link):
             async with asyncio.timeout(self._link.call_seconds):
                 channel = await connection.channel(publisher_confirms=False)
-                await channel.set_qos(prefetch_count=self._prefetch)
+                await channel.set_qos(prefetch_count=self._prefetch.now)
                 self._watch(lost, connection, channel)
                 await self._watch_cancel(channel, lost)
-                self._sessions += 1
-                intake = _Intake(self._sessions, channel, share, {})
-                self._intake = intake
-                if self._is_taking:
-                    take = self._taker(intake)
-                    intake.consumer_tag = await consume(channel, self._topology.queue, take)
+        self._sessions += 1
+        intake = _Intake(self._sessions, channel, share, {})
+        self._intake = intake
         try:
+            await self._begin_taking(intake, lost)
             self._note("consume", None)
-            reason = await lost
+            while not (await asyncio.wait((lost,), timeout=self._window_seconds))[0]:
+                if self._prefetch.rise():
+                    _log.info("smaller messages: more at a time", prefetch=self._prefetch.now)
+                    return
         finally:
             # What it brought and nobody took will be delivered again.
             self._intake = None
+        reason = lost.result()
         raise BrokerError(f"the consuming session with {self._link.place} ended: {reason}")
+
+    async def _begin_taking(self, intake: _Intake, lost: "asyncio.Future[str]") -> None:
+        """Ask for deliveries, once there is room for one as large as was seen lately.
+
+        Whatever is asked for is on its way at once, and cannot be told to wait for long.
+        """
+        if not self._in_flight.has_room(self._prefetch.largest):
+            self._note("consume", None)
+            room = asyncio.create_task(self._in_flight.room(self._prefetch.largest))
+            await asyncio.wait((room, lost), return_when=asyncio.FIRST_COMPLETED)
+            room.cancel()
+        if not self._is_taking or lost.done():
+            return
+        take = self._taker(intake)
+        with translated(self._link):
+            try:
+                async with asyncio.timeout(self._link.call_seconds):
+                    queue = self._topology.queue
+                    intake.consumer_tag = await consume(intake.channel, queue, take)
+            except TimeoutError:
+                # Before it answers, the broker reads off its disk whatever it may send.
+                self._prefetch.lower()
+                raise
 
     async def _watch_cancel(self, channel: AbstractChannel, lost: "asyncio.Future[str]") -> None:
         """Count the broker's own cancel (queue deleted, consumer timeout) as a lost session."""

@@ -7,11 +7,13 @@ as plain bytes, and so do names that are no text. `received` gives them back, as
 
 Besides, it is here that memory is bounded. Prefetch counts messages; `InFlight` counts bytes, and
 while there are too many nothing more is taken off the socket. The library is then told that the
-peer lives, by heartbeats of ours: it listens to nobody else meanwhile.
+peer lives, by heartbeats of ours: it listens to nobody else meanwhile. It is a pause, and no way to
+wait: see `prefetch` for what keeps it short.
 """
 
 import asyncio
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +54,8 @@ _LONGEST_ID: Final = 60
 _OF_EACH_BYTE: Final = 8
 """What a byte of headers costs as objects, at most."""
 _OF_EACH_MESSAGE: Final = 4096
+_PATIENCE_SECONDS: Final = 10.0
+"""Of a pause: RabbitMQ ends a connection when its sending stalls for half a minute."""
 
 
 # --- what is in flight ------------------------------------------------------------------------
@@ -77,15 +81,24 @@ class InFlight:
 
     def take(self, size: int) -> bool:
         """Hold so many more; return False, holding nothing, when there is no room for them."""
-        if self._held and self._held + size > self._most_bytes:
-            return False
-        self._held += size
-        return True
+        has_room = self.has_room(size)
+        self._held += size if has_room else 0
+        return has_room
+
+    def has_room(self, size: int) -> bool:
+        """Whether there is room for so many more."""
+        return not self._held or self._held + size <= self._most_bytes
 
     def give_back(self, size: int) -> None:
         """Hold so many less."""
         self._held -= size
         self._has_changed.set()
+
+    async def room(self, size: int) -> None:
+        """Wait until there is room for so many more, without holding them."""
+        while not self.has_room(size):
+            self._has_changed.clear()
+            await self._has_changed.wait()
 
     async def change(self, seconds: float) -> None:
         """Wait until something was given back, or for so long."""
@@ -99,15 +112,26 @@ class InFlight:
 
 @dataclass(slots=True)
 class Share:
-    """What one connection has of what is in flight."""
+    """What one connection has of what is in flight.
+
+    `note` is told the size of each message that comes. `is_patient` says whether a message that has
+    no room for long may wait for it; otherwise the connection ends, so that whoever opens the next
+    one can ask for fewer.
+    """
 
     in_flight: InFlight
     beat_seconds: float
     """How often the library wants to hear that the peer lives."""
+    patience_seconds: float = _PATIENCE_SECONDS
+    note: Callable[[int], None] = lambda _: None
+    is_patient: Callable[[], bool] = lambda: True
     held: int = 0
+    is_spent: bool = False
+    """Whether the connection ended because it had more on its way than there was room for."""
 
     def take(self, size: int) -> bool:
         """Hold so many more, if there is room."""
+        self.note(size)
         has_room = self.in_flight.take(size)
         self.held += size if has_room else 0
         return has_room
@@ -140,6 +164,7 @@ class Frames(asyncio.StreamReader):
         """So much of the frame the library has."""
         self._waiting: bytes | None = None
         """A header whose message has no room yet."""
+        self._paused_seconds = 0.0
         self._methods: dict[int, tuple[bytes, dict[str, bytes]]] = {}
         """By channel: whose content comes next, and its names that are no text."""
 
@@ -180,13 +205,22 @@ class Frames(asyncio.StreamReader):
             (body_size,) = _BODY_SIZE.unpack_from(payload)
             size = weight(body_size, len(payload) - _BEFORE_PROPERTIES)
             if not share.take(size):
-                await share.in_flight.change(share.beat_seconds)
+                await self._pause(share)
                 return _HEARTBEAT_FRAME
-        self._waiting = None
+        self._waiting, self._paused_seconds = None, 0.0
         self._methods.pop(channel, None)
         raw = payload[_BEFORE_PROPERTIES:]
         passed = _named(raw) if method == _RETURN else _wrapped(raw, names)
         return _frame(_HEADER, channel, payload[:_BEFORE_PROPERTIES] + passed)
+
+    async def _pause(self, share: Share) -> None:
+        if self._paused_seconds >= share.patience_seconds and not share.is_patient():
+            share.is_spent = True
+            raise ConnectionAbortedError("too many large messages on their way")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await share.in_flight.change(share.beat_seconds)
+        self._paused_seconds += loop.time() - began
 
     def _method(self, channel: int, payload: bytes) -> bytes:
         """Remember whose content comes next; take out its names that are no text."""

@@ -224,6 +224,41 @@ async def test_a_loss_is_noticed_while_there_is_no_room() -> None:
         await line.next()
 
 
+@pytest.mark.looptime
+async def test_a_pause_that_fewer_messages_would_not_need_ends_the_connection() -> None:
+    """In time, before the broker does: what is on its way cannot be told to wait."""
+    in_flight, sizes = InFlight(10), list[int]()
+    share = Share(in_flight, 4.0, note=sizes.append, is_patient=lambda: False)
+    line = Line(share)
+    line.source.feed_data(delivered(1) + content(EMPTY, b"x") + delivered(2) + content(EMPTY))
+    await line.message()
+    await line.next()
+
+    beats = [await line.next() for _ in range(3)]
+    with pytest.raises(aiormq.exceptions.AMQPConnectionError, match="too many large messages"):
+        await line.next()
+
+    assert all(isinstance(beat, heartbeat.Heartbeat) for beat in beats)
+    assert asyncio.get_running_loop().time() == 12
+    assert share.is_spent
+    assert sizes[0] == weight(1, 2)
+
+
+async def test_who_wants_room_waits_for_it() -> None:
+    """Without holding it."""
+    in_flight = InFlight(1000)
+    in_flight.take(900)
+    waiting = asyncio.create_task(in_flight.room(200))
+    await asyncio.sleep(0)
+    is_waiting = not waiting.done()
+
+    in_flight.give_back(800)
+    await waiting
+
+    assert is_waiting
+    assert in_flight.held == 100
+
+
 async def test_what_a_connection_held_is_given_back_with_it() -> None:
     """But for what somebody else holds by now."""
     in_flight = InFlight(1000)
