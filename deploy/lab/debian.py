@@ -18,6 +18,11 @@ _LEFT_OUT: Final = re.compile(r"/usr/share/(doc|man|info|locale|lintian|icons)/"
 """What no program needs."""
 _MERGED: Final = ("bin", "sbin", "lib", "lib64")
 """Links to what is below /usr, which dpkg does not know of."""
+_MADE: Final = (
+    *("/etc/passwd", "/etc/group"),
+    *("/etc/ssl", "/etc/ssl/certs", "/etc/ssl/certs/ca-certificates.crt"),
+)
+"""What packages' scripts make; newer pips do nothing at all without a bundle of authorities."""
 _QUERY: Final = r"${Package}\t${db:Status-Abbrev}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
 _PACK_SECONDS: Final = 180.0
 
@@ -69,7 +74,7 @@ def _files(packages: Iterable[str]) -> Iterator[str]:
     """Name every file and folder once; links of `update-alternatives` as well."""
     listed = _run("dpkg-query", "-L", *packages).splitlines()
     paths = {_real(path) for path in listed if path.startswith("/") and path != "/."}
-    paths |= {f"/{name}" for name in _MERGED} | {"/etc/passwd", "/etc/group"}
+    paths |= {f"/{name}" for name in _MERGED} | set(_MADE)
     for folder in (Path("/usr/bin"), Path("/usr/sbin"), Path("/etc/alternatives")):
         paths |= {
             str(link)

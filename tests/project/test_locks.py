@@ -1,6 +1,7 @@
 """What is installed is what is locked, by version and hash, whichever way it is installed."""
 
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -116,6 +117,23 @@ def test_the_bill_of_materials_has_everything_that_is_installed() -> None:
         (name, version, f"pkg:pypi/{name}@{version}", frozenset(hashed))
         for name, version, hashed in pinned("requirements.txt")
     }
+
+
+def test_an_audit_that_cannot_ask_fails() -> None:
+    """It says so, and is never taken for a clean one."""
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:1", "UV_HTTP_RETRIES": "0"}
+    outcome = subprocess.run(
+        ["make", "audit"],
+        cwd=ROOT,
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+
+    assert outcome.returncode != 0
+    assert "or OSV could not be asked" in outcome.stderr
 
 
 def told_hashes(part: dict[str, Any]) -> Iterator[str]:
