@@ -423,6 +423,16 @@ def judge_names(
     return found or [fine(name, "every exchange and queue is there as wanted")]
 
 
+def judge_dead_letters(name: str, *, trouble: str | None, count: int | None) -> Examined:
+    """Judge what was refused; `trouble` is what the consumer says of it, if it runs."""
+    cure = "landlord-consumer dead-letters list   # then replay or drop them"
+    if trouble is not None:
+        return wrong(name, trouble, f"{cure}, or raise the limit of their queue")
+    if count is None:
+        return untried(name, "their queue cannot be asked")
+    return warning(name, f"{count} lie in their queue", cure) if count else fine(name, "none")
+
+
 def _cure_of_mismatch(kind: str, user: BrokerUser) -> str:
     place = f"-p {shlex.quote(user.vhost)}"
     if kind.startswith("queue "):

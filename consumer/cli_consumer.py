@@ -13,16 +13,14 @@ from typing import Final
 from consumer.adapters.compute_api import ask
 from consumer.adapters.rabbitmq_operator import watch_statuses
 from consumer.errors import BrokerError, ConsumerError, LoginRefused
-from consumer.model import Document, authority
+from consumer.model import Document
 from consumer.settings import Settings
 from consumer.terminal import harmless, live_table, print_table, say
-from consumer.wiring import broker_link, topology
+from consumer.wiring import broker_link, http_url, topology
 
 COLUMNS: Final = ("tenant", "state", "reason", "wanted", "message")
 _FIELDS: Final = ("tenant_id", "state", "reason", "desired", "message")
 _LOOK_SECONDS: Final = 1.0
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
-"""Where a consumer on this host answers that listens on every address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +149,7 @@ def _row(tenant: Document) -> tuple[object, ...]:
 
 async def ask_consumer(settings: Settings, url: str | None, path: str) -> dict[str, object]:
     """Return what the consumer answers. Raises ConsumerError when it is no answer."""
-    host = _ANY.get(settings.http.host, settings.http.host)
-    base = (url or f"http://{authority(host, settings.http.port)}").rstrip("/")
+    base = (url or http_url(settings)).rstrip("/")
     code, document = await ask(base, path, token=settings.http.token)
     if code != 200:
         raise ConsumerError(f"{code}: {document.get('message', document)}")

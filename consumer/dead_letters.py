@@ -7,7 +7,8 @@ that `broker.prefetch` gives; when all are taken, the broker hands nothing more 
 bodies are held in memory, up to a number of bytes; beyond it intake waits. Either way everything is
 where it was: in the consumer's queue, in order, until the dead letters are taken again. They are
 not given back meanwhile: the broker would hand them out again at once, for ever; and what it
-dead-letters by itself has no reason with it, and is refused by the same full queue.
+dead-letters by itself has no reason with it, and is refused by the same full queue. (After half an
+hour the broker ends a session in which something is not acknowledged; all of it then comes again.)
 
 Before it comes intake; nothing comes after it.
 """
@@ -21,7 +22,7 @@ import structlog
 from typing_extensions import override
 
 from consumer.errors import BrokerError
-from consumer.faults import trace_of
+from consumer.faults import for_ever, trace_of
 from consumer.messages import DeadLetter, Delivery
 from consumer.metrics import Metrics
 from consumer.ports import Deliveries, Publisher
@@ -29,6 +30,10 @@ from consumer.ports import Deliveries, Publisher
 _log: Final = structlog.get_logger(__name__)
 
 _MEGABYTE: Final = 1024 * 1024
+_COUNT_SECONDS: Final = 10.0
+"""Between two counts of those in the queue; somebody else takes them out of it."""
+_SOON_SECONDS: Final = 1.0
+"""After those that were just confirmed, all at once."""
 
 
 class DeadLetters:
@@ -61,6 +66,8 @@ class DeadLetters:
         self._pause: asyncio.TimerHandle | None = None
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._in_queue = 0
+        self._has_confirmed = asyncio.Event()
         self._is_tried = asyncio.Event()
         self._is_tried.set()
 
@@ -105,13 +112,16 @@ class DeadLetters:
         if session > self._session:
             # What came by a lost session comes again; a second letter for it would be one too many.
             self._session = session
-            self._confirmed += [letter.delivery for letter in self._waiting]
+            # To acknowledge it now says only that it is not held any more.
+            self._confirmed += [waiting.delivery for waiting in self._waiting]
             self._waiting.clear()
         self._waiting.append(letter)
 
     async def run(self) -> None:
         """Publish until cancelled; what is not confirmed then comes again with the next start."""
         async with asyncio.TaskGroup() as group:
+            counting = for_ever("counting dead letters", self._count_now_and_then())
+            group.create_task(counting, name="counting dead letters")
             while True:
                 await self._has_work.wait()
                 self._has_work.clear()
@@ -120,7 +130,26 @@ class DeadLetters:
                     group.create_task(self._send(letter), name="dead letter")
                 confirmed, self._confirmed = self._confirmed, []
                 if confirmed:
+                    self._has_confirmed.set()
                     await self._deliveries.ack(confirmed)
+
+    async def _count_now_and_then(self) -> None:
+        while True:
+            try:
+                self._in_queue = await self._publisher.count_dead_letters()
+            except BrokerError as error:
+                _log.debug("dead letters not counted", error=str(error))
+            self._metrics.dead_letters.set(self._in_queue + self.held)
+            await self._until_there_are_more()
+
+    async def _until_there_are_more(self) -> None:
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                await self._has_confirmed.wait()
+                self._has_confirmed.clear()
+                await asyncio.sleep(_SOON_SECONDS)
+        except TimeoutError:
+            return
 
     async def drain(self) -> None:
         """Return when all that was taken over is confirmed, or was tried in vain."""
@@ -131,13 +160,7 @@ class DeadLetters:
         most = self._side_by_side if self._refusal is None else 1
         if self._pause is not None or len(self._under_way) >= most:
             return None
-        # Two on their way with the same message id could be taken for each other.
-        ids = {letter.delivery.message_id for letter in self._under_way} - {None}
-        for letter in self._waiting:
-            if letter.delivery.message_id not in ids:
-                self._waiting.remove(letter)
-                return letter
-        return None
+        return self._waiting.popleft() if self._waiting else None
 
     async def _send(self, letter: DeadLetter) -> None:
         trouble: str | None = None
@@ -177,7 +200,7 @@ class DeadLetters:
         self._has_work.set()
 
     def _note_change(self) -> None:
-        self._metrics.dead_letters.set(self.held)
+        self._metrics.dead_letters.set(self._in_queue + self.held)
         self._has_work.set()
         if self._bytes <= self._most_bytes:
             self._has_room.set()

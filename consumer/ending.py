@@ -18,7 +18,7 @@ from consumer.faults import first_of, is_ours, trace_of
 
 _log: Final = structlog.get_logger(__name__)
 
-_FAULT_SECONDS: Final = 0.7
+_FAULT_SECONDS: Final = 0.3
 """From a fault that ends the consumer to the end of the process, whatever hangs."""
 _EXIT_CODE: Final = 1
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from consumer import wiring
+from consumer.adapters.compute_api import ask
 from consumer.adapters.docker_checkup import DockerCheckup, EngineSight
 from consumer.adapters.ledger import (
     ledger_folder,
@@ -38,6 +39,7 @@ from consumer.checkup import (
     fine,
     judge_address,
     judge_clock,
+    judge_dead_letters,
     judge_driver,
     judge_ledger,
     judge_names,
@@ -382,6 +384,27 @@ async def _broker_names(ground: _Ground) -> list[Examined]:
             return [untried(name, "the broker cannot be asked")]
 
 
+async def _dead_letters(ground: _Ground) -> list[Examined]:
+    name = "dead letters"
+    match await _seen(ground.broker):
+        case BrokerSight(dead_letters=count):
+            trouble = await _trouble_with_dead_letters(ground.settings)
+            return [judge_dead_letters(name, trouble=trouble, count=count)]
+        case _:
+            return [untried(name, "the broker cannot be asked")]
+
+
+async def _trouble_with_dead_letters(settings: Settings) -> str | None:
+    """Return what the consumer says of them; only a publish would show it from outside."""
+    try:
+        _, document = await ask(wiring.http_url(settings), "/readyz", token=settings.http.token)
+    except ConsumerError:
+        return None  # it need not run now
+    parts = document.get("components")
+    told = parts.get("dead_letters", "ok") if isinstance(parts, dict) else "ok"
+    return None if told == "ok" else str(told)
+
+
 # --- the ledger ---------------------------------------------------------------------------------
 
 
@@ -443,6 +466,7 @@ CHECKS: Final[dict[str, _Check]] = {
     "broker": _broker,
     "broker rights": _broker_rights,
     "broker names": _broker_names,
+    "dead letters": _dead_letters,
     "ledger": _ledger,
     "ledger disk": _ledger_disk,
     "containers": _containers,

@@ -92,7 +92,7 @@ METRICS: Final = (
         "landlord_dead_letters",
         "gauge",
         (),
-        "Refused events that the broker has not yet taken as dead letters.",
+        "Dead letters in their queue, and refused events that are not taken there yet.",
     ),
     MetricDoc(
         "landlord_faults_total",

@@ -322,6 +322,10 @@ class Publisher(Protocol):
         """Publish to the dead-letter exchange; a message that no queue takes is an error."""
         ...
 
+    async def count_dead_letters(self) -> int:
+        """Return how many lie in their queue. Raises BrokerError, also where we may not ask."""
+        ...
+
 
 class Deliveries(Protocol):
     """The way in from the broker."""
@@ -337,7 +341,7 @@ class Deliveries(Protocol):
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these and no others, in whatever order.
 
-        A lost session is no error: the broker will deliver them again. Nor is a delivery that was
-        acknowledged before.
+        A lost session is no error: the broker will deliver them again, and these are held no more.
+        Nor is a delivery that was acknowledged before.
         """
         ...

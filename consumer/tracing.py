@@ -144,3 +144,7 @@ class _TracedPublisher(Publisher):
     @override
     async def publish_dead_letter(self, letter: DeadLetter) -> None:
         await self._publisher.publish_dead_letter(letter)
+
+    @override
+    async def count_dead_letters(self) -> int:
+        return await self._publisher.count_dead_letters()

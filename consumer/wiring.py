@@ -42,7 +42,7 @@ from consumer.errors import Fault, SettingsError
 from consumer.finding import Rules
 from consumer.memory import MemoryBudget
 from consumer.metrics import Metrics
-from consumer.model import TenantId, TenantSpec
+from consumer.model import TenantId, TenantSpec, authority
 from consumer.policy import Admission, Own, Policy, check
 from consumer.policy_options import size_bytes
 from consumer.policy_volumes import unseen
@@ -53,6 +53,8 @@ from consumer.watcher import WatchTimes
 
 _CLIENT_NAME: Final = "landlord-consumer"
 _LOG_SIZE: Final = "10m"
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
+"""Where one on this host answers that listens on every address."""
 _CHECK_SECONDS: Final = 10.0
 """Somebody waits for a check, and an engine that needs longer for so little is in trouble."""
 
@@ -138,6 +140,12 @@ def rabbitmq(settings: Settings, on_change: Callable[[bool], None], *, clock: Cl
         most_in_flight_bytes=memory_budget(settings).in_flight_bytes,
         is_declaring=settings.broker.declare,
     )
+
+
+def http_url(settings: Settings) -> str:
+    """Return where a consumer with these settings answers, asked from its own host."""
+    host = _ANY.get(settings.http.host, settings.http.host)
+    return f"http://{authority(host, settings.http.port)}"
 
 
 def docker_board(settings: Settings) -> DockerBoard:

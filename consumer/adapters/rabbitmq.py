@@ -57,12 +57,15 @@ _STEADY_SECONDS: Final = 5.0
 _LARGE_LETTER: Final = 1024 * 1024
 """Of bytes: a letter on its way is there several times over, so a large one goes alone."""
 _LONGEST_KEY: Final = 255
+_MOST_REFUSALS: Final = 5
+"""Of letters in a row on one channel."""
 _WINDOW_SECONDS: Final = 60.0
 """How long messages have to be small before more of them are asked for again."""
 
 _OnChange = Callable[[bool], None]
 _Session = Callable[[AbstractConnection, Share], Awaitable[None]]
 _Closable = AbstractConnection | AbstractChannel
+_OnClose = Callable[[object, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class _Intake:
     acking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outlet:
     """The publishing session.
 
@@ -103,6 +106,9 @@ class _Outlet:
     statuses: AbstractExchange
     letters: AbstractChannel
     most_properties: int
+    on_close: _OnClose | None = None
+    refusals: int = 0
+    """Of letters in a row, on their channel."""
 
 
 class RabbitMQ:
@@ -207,8 +213,8 @@ class RabbitMQ:
         if was_up != (self.trouble is None):
             self._on_change(self.trouble is None)
 
-    def _watch(self, lost: "asyncio.Future[str]", *closables: _Closable) -> None:
-        """Have `lost` tell the reason as soon as one of them is closed."""
+    def _watch(self, lost: "asyncio.Future[str]", *closables: _Closable) -> _OnClose:
+        """Have `lost` tell the reason as soon as one of them is closed; return who tells it."""
 
         def on_close(_: object, reason: BaseException | None) -> None:
             if not lost.done():
@@ -216,6 +222,7 @@ class RabbitMQ:
 
         for closable in closables:
             closable.close_callbacks.add(on_close)
+        return on_close
 
     # --- consuming
 
@@ -354,16 +361,14 @@ class RabbitMQ:
             with translated(self._link):
                 async with asyncio.timeout(self._link.call_seconds):
                     statuses = await connection.channel(publisher_confirms=True)
-                    letters = await connection.channel(
-                        publisher_confirms=True, on_return_raises=True
-                    )
+                    letters = await _open_letters(connection)
                     outlet = _Outlet(
                         connection,
                         await statuses.get_exchange(self._topology.status_exchange, ensure=False),
                         letters,
                         most_properties(connection),
                     )
-            self._watch(lost, connection, statuses, letters)
+            outlet.on_close = self._watch(lost, connection, statuses, letters)
             stack.callback(setattr, self, "_outlet", None)
             self._outlet = outlet
             self._is_blocked = False
@@ -410,7 +415,30 @@ class RabbitMQ:
         except MessageRefused as error:
             if _is_returned(error):
                 await self._declare_again(outlet)
+            else:
+                await self._note_full(outlet)
             raise
+        outlet.refusals = 0
+
+    async def _note_full(self, outlet: _Outlet) -> None:
+        """Have a new channel for letters when one goes on refusing.
+
+        The broker (3.10) does so on a channel that it once refused on, until the queue has room
+        again by its old limit: a limit that was lifted meanwhile would go unnoticed for ever.
+        """
+        outlet.refusals += 1
+        if outlet.refusals < _MOST_REFUSALS or outlet.on_close is None:
+            return
+        outlet.refusals, former = 0, outlet.letters
+        try:
+            with translated(self._link):
+                async with asyncio.timeout(self._link.call_seconds):
+                    outlet.letters = await _open_letters(outlet.connection)
+                    outlet.letters.close_callbacks.add(outlet.on_close)
+                    former.close_callbacks.discard(outlet.on_close)
+                    await former.close()
+        except BrokerError as error:
+            _log.info("no new channel for dead letters", error=str(error))
 
     async def _declare_again(self, outlet: _Outlet) -> None:
         """Somebody took a name or a binding away: have them again for the next try."""
@@ -418,6 +446,16 @@ class RabbitMQ:
             await self._prepare(outlet.connection, self._link, self._topology)
         except BrokerError as error:
             _log.warning("not declared again", error=str(error))
+
+    async def count_dead_letters(self) -> int:
+        """Return how many lie in their queue."""
+        outlet = self._open_outlet()
+        with translated(self._link):
+            async with asyncio.timeout(self._link.call_seconds):
+                # On a channel of its own: a question that is refused ends the channel.
+                async with outlet.connection.channel(publisher_confirms=False) as channel:
+                    queue = await channel.declare_queue(self._topology.dead_letter, passive=True)
+        return queue.declaration_result.message_count or 0
 
     def _open_outlet(self) -> _Outlet:
         if self._outlet is None:
@@ -466,3 +504,7 @@ def _is_returned(error: BrokerError) -> bool:
     """Whether no queue took the message, rather than one that had no room for it."""
     cause = error.__cause__
     return cause is not None and isinstance(cause.__cause__, PublishError)
+
+
+async def _open_letters(connection: AbstractConnection) -> AbstractChannel:
+    return await connection.channel(publisher_confirms=True, on_return_raises=True)

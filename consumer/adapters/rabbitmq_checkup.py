@@ -49,6 +49,8 @@ class BrokerSight:
     mismatched: tuple[tuple[str, str], ...]
     """Which name (`queue x`), and what is the matter with it."""
     denied: tuple[str, ...]
+    dead_letters: int | None = None
+    """How many lie in their queue; None when we may not ask, or it is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ async def look_at_broker(
             for right, request in _rights(topology, is_declaring=is_declaring)
             if isinstance(await trial.of(request), ChannelAccessRefused)
         ]
-    return BrokerSight(tuple(missing), tuple(unseen), tuple(mismatched), tuple(denied))
+        count = await trial.count(topology.dead_letter)
+    return BrokerSight(tuple(missing), tuple(unseen), tuple(mismatched), tuple(denied), count)
 
 
 class _Trial:
@@ -95,6 +98,16 @@ class _Trial:
     def __init__(self, connection: AbstractConnection, link: BrokerLink) -> None:
         self._connection = connection
         self._link = link
+
+    async def count(self, queue: str) -> int | None:
+        """Return how many messages lie in the queue, None when that cannot be asked."""
+        found: list[int | None] = []
+
+        async def ask(channel: AbstractChannel) -> None:
+            found.append((await channel.queue_declare(queue, passive=True)).message_count)
+
+        await self.of(ask)
+        return found[0] if found else None
 
     async def look(self, name: _Name) -> bool | None:
         """Return whether it is there, None when we may not ask; the question of a start."""

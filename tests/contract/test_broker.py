@@ -160,7 +160,9 @@ async def test_a_dead_letter_arrives_with_its_reason(subject: BrokerUnderTest) -
 
     await subject.ports.publish_dead_letter(letter)
 
+    count = await subject.ports.count_dead_letters()
     body, headers = await subject.next_dead_letter()
+    assert count == 1
     assert body == b"\x00 not a document"
     assert headers["landlord-reason"] == "invalid_event"
 

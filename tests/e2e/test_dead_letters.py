@@ -27,6 +27,7 @@ class Desk:
     def __init__(self, world: World, broker: Broker, host: DockerHost, folder: Path) -> None:
         self.settings = settings_of(world.names, broker, host, folder)
         self.folder = folder
+        self.http_port = world.consumer.http_port
         self._link = BrokerLink(url=broker.url)
         self._topology = topology_of(world.names)
 
@@ -35,6 +36,12 @@ class Desk:
         done = command("dead-letters", *words, "--json", folder=self.folder, **self.settings)
         assert done.returncode == code, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def checks(self) -> dict[str, dict[str, object]]:
+        """Return what `check` tells, by name."""
+        settings = {**self.settings, "LANDLORD_HTTP__PORT": str(self.http_port)}
+        told = command("check", "--json", folder=self.folder, **settings).stdout.splitlines()
+        return {line["name"]: line for line in map(json.loads, told)}
 
     def say(self, *words: str) -> tuple[int, str]:
         """Run a command on dead letters; return its exit code and what a person reads."""
@@ -183,6 +190,7 @@ async def test_a_full_dead_letter_queue_holds_up_no_good_event(
         seconds = time.monotonic() - refused_at
         code, told = await world.consumer.http_get("/readyz")
         held = await world.consumer.metric("landlord_dead_letters")
+        checked = desk.checks()["dead letters"]
         told_of = await world.clients.drain_dead_letters()
     finally:
         broker.control("clear_policy", "full")
@@ -196,9 +204,11 @@ async def test_a_full_dead_letter_queue_holds_up_no_good_event(
     trouble = json.loads(told)["components"]["dead_letters"]
     assert "refused events wait to be dead-lettered" in trouble
     assert held > 0
+    assert checked["outcome"] == "wrong"
+    assert "refused events wait to be dead-lettered" in str(checked["message"])
     assert len(told_of) == BAD_EVENTS
     assert "broker session lost" not in world.consumer.log_text(begin=begin)
 
 
 async def _is_held(world: World) -> bool:
-    return await world.consumer.metric("landlord_dead_letters") > 0
+    return not await world.is_ready()

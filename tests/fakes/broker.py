@@ -54,6 +54,8 @@ class FakeBroker:
         """Status events that reached the broker, confirmed or not."""
         self.dead_letters: list[DeadLetter] = []
         """Dead letters that were confirmed."""
+        self.let_go: list[Delivery] = []
+        """What was acknowledged, of whatever session."""
         self.tries = 0
         """How often something was published, with whatever outcome."""
         self._waiting: deque[Delivery] = deque()
@@ -106,6 +108,7 @@ class FakeBroker:
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these and no others."""
+        self.let_go += deliveries
         for delivery in sorted(deliveries, key=lambda it: it.tag):
             taken = self._unsettled.get(delivery.tag)
             if taken is not None and taken.session == delivery.session:
@@ -145,6 +148,11 @@ class FakeBroker:
         self._lose_confirm()
         self.dead_letters.append(letter)
         self.journal.append(Entry("dead letter", str(letter.delivery.tag)))
+
+    async def count_dead_letters(self) -> int:
+        """Return how many lie in their queue."""
+        await self._refuse_or_hang()
+        return len(self.dead_letters)
 
     async def _refuse_or_hang(self) -> None:
         if self.mode is Mode.AWAY:

@@ -13,8 +13,8 @@ from aio_pika.abc import FieldValue
 from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError
 
 from consumer.adapters.rabbitmq import RabbitMQ
-from consumer.errors import BrokerError
-from consumer.messages import Delivery
+from consumer.errors import BrokerError, MessageRefused
+from consumer.messages import DeadLetter, Delivery
 from consumer.model import EventKind
 from deploy.lab.names import Names, remove_names
 from deploy.lab.servers import Broker
@@ -584,6 +584,36 @@ async def test_headers_too_long_to_send_end_no_connection(
     assert "own" not in arrived.headers
     assert arrived.headers["landlord-reason"] == "invalid_event"
     assert "too long" in str(arrived.headers["landlord-headers-dropped"])
+    assert adapter.trouble is None
+
+
+async def publish_letters(adapter: RabbitMQ, letter: DeadLetter, count: int) -> None:
+    """Publish the same letter so many times."""
+    for _ in range(count):
+        await adapter.publish_dead_letter(letter)
+
+
+async def test_a_limit_that_was_lifted_is_noticed(
+    adapter: RabbitMQ, side: OtherSide, broker: Broker
+) -> None:
+    """Though the broker goes on refusing on the channel on which it refused; nothing else ends."""
+    limit, letter = '{"max-length": 1, "overflow": "reject-publish"}', make_letter(b"1")
+    pattern = f"^{side.names.dead_letter}$"
+    broker.control("set_policy", "full", pattern, limit, "--apply-to", "queues")
+    try:
+        with pytest.raises(MessageRefused):
+            await publish_letters(adapter, letter, 100)
+    finally:
+        broker.control("clear_policy", "full")
+
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await adapter.publish_dead_letter(letter)
+                break
+            except MessageRefused:
+                await asyncio.sleep(0.05)
+
     assert adapter.trouble is None
 
 

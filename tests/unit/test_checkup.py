@@ -13,6 +13,7 @@ from consumer.checkup import (
     SocketSight,
     judge_address,
     judge_clock,
+    judge_dead_letters,
     judge_driver,
     judge_ledger,
     judge_names,
@@ -315,3 +316,20 @@ def test_nothing_is_said_of_strangers_where_there_are_none() -> None:
     assert [judged.outcome for judged in judge_strangers("c", ours=0, left_of=[], copies=[])] == [
         Outcome.OK
     ]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "count", "outcome"),
+    [
+        pytest.param(None, 0, Outcome.OK, id="none"),
+        pytest.param(None, 3, Outcome.WARNING, id="some to look at"),
+        pytest.param("3 refused events wait: nack", 3, Outcome.WRONG, id="not taken"),
+        pytest.param(None, None, Outcome.UNTRIED, id="not to be asked"),
+    ],
+)
+def test_dead_letters_are_told(trouble: str | None, count: int | None, outcome: Outcome) -> None:
+    """Those that lie there want a look; that none can be added is wrong, with the cure."""
+    judged = judge_dead_letters("dead letters", trouble=trouble, count=count)
+
+    assert judged.outcome is outcome
+    assert (judged.cure is not None) is (outcome in (Outcome.WARNING, Outcome.WRONG))

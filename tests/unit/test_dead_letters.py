@@ -60,12 +60,12 @@ def bad(tags: Sequence[int], *, size: int = 10, ids: Sequence[str | None] = ()) 
     [
         pytest.param(["a", "b", "c"], 3, id="each has its own"),
         pytest.param([None, None, None], 3, id="none has one"),
-        pytest.param(["a", "b", "a"], 2, id="one comes twice"),
+        pytest.param(["a", "b", "a"], 3, id="one comes twice"),
         pytest.param(["a", "b", "c", "d", "e"], 4, id="more than go side by side"),
     ],
 )
 async def test_they_go_side_by_side(ids: list[str | None], at_once: int) -> None:
-    """None waits for the confirm of another, but for one with the same message id."""
+    """None waits for the confirm of another, whatever its message id."""
     bench = Bench()
     bench.broker.mode = Mode.HANG
 
@@ -96,7 +96,26 @@ async def test_a_dead_letter_is_confirmed_before_the_ack() -> None:
 
     assert (unsettled, gauge) == ([1], 1)
     assert bench.broker.journal == [Entry("dead letter", "1"), Entry("ack", "1")]
-    assert (bench.broker.unsettled, bench.gauge) == ([], 0)
+    assert bench.broker.unsettled == []
+
+
+async def test_the_gauge_has_those_in_the_queue_too() -> None:
+    """As they were last counted: soon after one was added, and now and then."""
+    bench = Bench()
+    bench.broker.mode = Mode.FULL
+
+    async with bench.running():
+        await bench.take(*bad([1, 2]))
+        await asyncio.sleep(1)
+        held = bench.gauge
+        bench.broker.mode = Mode.CONFIRM
+        await asyncio.sleep(3)
+        added = bench.gauge
+        bench.broker.dead_letters.clear()
+        await asyncio.sleep(10.1)
+        taken_out = bench.gauge
+
+    assert (held, added, taken_out) == (2, 2, 0)
 
 
 async def test_a_queue_that_refuses_is_tried_now_and_then() -> None:
@@ -169,7 +188,7 @@ async def test_what_is_held_is_bounded_in_bytes() -> None:
 
 
 async def test_what_came_by_a_lost_session_is_left_to_its_redelivery() -> None:
-    """One dead letter comes of it, not two."""
+    """One dead letter comes of it, not two, and it is not held in memory twice."""
     bench = Bench()
     bench.broker.mode = Mode.FULL
 
@@ -183,6 +202,7 @@ async def test_what_came_by_a_lost_session_is_left_to_its_redelivery() -> None:
         await asyncio.sleep(10.1)
 
     assert [letter.delivery.session for letter in bench.broker.dead_letters] == [2]
+    assert [delivery.session for delivery in bench.broker.let_go] == [1, 2], "neither is held"
     assert bench.broker.unsettled == []
 
 
