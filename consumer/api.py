@@ -9,19 +9,20 @@ what live, ready and stale mean.
 
 import asyncio
 import hmac
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
-from aiohttp import hdrs, web  # noqa: TID251 - the server's one door
+from aiohttp import hdrs, web  # noqa: TID251 - the server's door, with `serving`
 
 from consumer import page
+from consumer.connections import HttpLimits, host_name, is_loopback
 from consumer.contract import status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, EngineError, LedgerError
+from consumer.faults import trace_of
 from consumer.feed import Feed, FeedFull
 from consumer.messages import instant, status_document
 from consumer.metrics import Metrics
@@ -36,6 +37,15 @@ from consumer.model import (
     as_tenant_id,
     authority,
 )
+from consumer.serving import (
+    Connection,
+    Serving,
+    add_headers,
+    as_json,
+    error,
+    http_error,
+    quote,
+)
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -46,19 +56,14 @@ _STATES: Final = (*(state.value for state in State), PENDING)
 _MOST_ON_A_PAGE: Final = 1000
 _USUAL_PAGE: Final = 100
 _HISTORY: Final = 50
-_STOP_SECONDS: Final = 2.0
 _SHARE_OF_ENGINE: Final = 0.8
 """Of a request's time: so its answer says that it was the engine."""
 _MOST_BODY_BYTES: Final = 1024  # nothing here takes a body
+_ONLY_OPEN: Final = (
+    "without http.token, only /healthz, /readyz and /metrics are answered on an address that is "
+    "not loopback"
+)
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-_HEADERS: Final = {
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -88,8 +93,9 @@ class Api:
         is_live: Callable[[], bool],
         asyncapi: str,
         token: str | None = None,
+        hosts: Collection[str] = (),
         request_seconds: float = 5.0,
-        stall_seconds: float = 30.0,
+        limits: HttpLimits | None = None,
     ) -> None:
         self._page = page.load()
         self._ledger = ledger
@@ -102,15 +108,16 @@ class Api:
         self._is_live = is_live
         self._asyncapi = asyncapi
         self._token = token
+        self._hosts = frozenset(host.lower() for host in hosts)
         self._request_seconds = request_seconds
-        self._stall_seconds = stall_seconds
-        self._runner: web.AppRunner | None = None
+        self._limits = limits or HttpLimits()
+        self._long_page = asyncio.Lock()
+        self._serving: Serving | None = None
 
     @property
     def bound_port(self) -> int:
         """The port that is listened on; 0 while it is none."""
-        addresses = self._runner.addresses if self._runner is not None else []
-        return int(addresses[0][1]) if addresses else 0
+        return self._serving.port if self._serving is not None else 0
 
     @asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[None]:
@@ -118,23 +125,21 @@ class Api:
 
         Raises ConsumerError when the address cannot be listened on.
         """
-        runner = web.AppRunner(
-            self._routes(), access_log=None, shutdown_timeout=_STOP_SECONDS, handle_signals=False
-        )
-        await runner.setup()
-        try:
+        serving = Serving(self._routes(), self._limits)
+        async with AsyncExitStack() as stack:
             try:
-                await web.TCPSite(runner, host, port).start()
-            except OSError as error:
-                why = error.strerror or error
+                await stack.enter_async_context(serving.listening(host, port))
+            except OSError as failure:
+                why = failure.strerror or failure
                 raise ConsumerError(
                     f"cannot listen on http {authority(host, port)}: {why}"
-                ) from error
-            self._runner = runner
+                ) from failure
+            self._serving = serving
+            stack.callback(self._forget)
             yield
-        finally:
-            self._runner = None
-            await runner.cleanup()
+
+    def _forget(self) -> None:
+        self._serving = None
 
     def _routes(self) -> web.Application:
         routes: dict[str, Answer] = {
@@ -154,41 +159,71 @@ class Api:
         site.add_routes(web.get(path, answer) for path, answer in routes.items())
         site.add_routes([web.get("/events", self._events, allow_head=False)])
         site.on_shutdown.append(self._end_streams)
-        site.on_response_prepare.append(_add_headers)
+        site.on_response_prepare.append(_prepare)
         return site
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Answer) -> web.StreamResponse:
         """Answer every request, whatever goes wrong; `handler` is aiohttp's name for the route."""
-        if not self._may_pass(request):
-            return self._refuse_stranger(request)
+        connection = _connection_of(request)
+        connection.answers()
+        refused = self._refuse(request, connection)
+        if refused is not None:
+            return refused
         # A stream lasts as long as its reader, whose every step has a deadline of its own.
         seconds = None if request.path == "/events" else self._request_seconds
         try:
             async with asyncio.timeout(seconds):
                 return await handler(request)
-        except _NotFound as error:
-            message = f"no tenant {_quote(str(error))} is known"
-            return _error(404, "tenant_not_found", message)
+        except _NotFound as unknown:
+            message = f"no tenant {quote(str(unknown))} is known"
+            return error(404, "tenant_not_found", message)
         except web.HTTPException as refusal:
-            return _http_error(request, refusal)
-        except LedgerError as error:
-            _log.warning("request waits for the ledger", path=request.path, error=str(error))
-            return _error(503, "ledger_unavailable", "the ledger cannot be read at the moment")
+            return http_error(request, refusal)
+        except LedgerError as failure:
+            _log.warning("request waits for the ledger", route=_route(request), error=str(failure))
+            return error(503, "ledger_unavailable", "the ledger cannot be read at the moment")
         except TimeoutError:
-            _log.warning("request took too long", path=request.path)
-            return _error(503, "deadline_exceeded", f"no answer within {self._request_seconds} s")
-        except Exception:  # noqa: BLE001 - one request's trouble stays its own
-            _log.exception("request failed", path=request.path)
-            return _error(500, "internal_error", "the request failed; the log has the reason")
+            _log.warning("request took too long", route=_route(request))
+            return error(503, "deadline_exceeded", f"no answer within {self._request_seconds} s")
+        except Exception as fault:  # noqa: BLE001 - one request's trouble stays its own
+            _log.error("request failed", route=_route(request), error=trace_of(fault))
+            return error(500, "internal_error", "the request failed; the log has the reason")
 
-    def _may_pass(self, request: web.Request) -> bool:
-        if self._token is None or request.path in _OPEN_PATHS:
-            return True
+    def _refuse(self, request: web.Request, connection: Connection) -> web.StreamResponse | None:
+        """Return why the request is not answered; None if it is.
+
+        1. Probes and scrapers are answered by any name, but on loopback, where a browser may have
+           been sent by a name that was pointed here.
+        2. Nobody is answered by such a name.
+        3. Without a token, only this host is; with one, whoever has it.
+        """
+        is_open = request.path in _OPEN_PATHS
+        if is_open and not connection.held.is_here:
+            return None
+        if not self._is_ours(request, connection):
+            asked_for = request.headers.get(hdrs.HOST, "")
+            return error(421, "unknown_host", f"{quote(asked_for)} is none of http.hosts")
+        if is_open:
+            return None
+        if self._token is None:
+            return None if connection.held.is_here else error(403, "token_required", _ONLY_OPEN)
+        return None if self._has_token(request, self._token) else self._refuse_stranger(request)
+
+    def _is_ours(self, request: web.Request, connection: Connection) -> bool:
+        asked_for = request.headers.getall(hdrs.HOST, [])
+        if not asked_for:
+            return True  # no browser leaves it out, and nobody else can be sent here by a name
+        name = host_name(asked_for[0]) if len(asked_for) == 1 else None
+        return name is not None and (
+            is_loopback(name) or name in self._hosts or name == connection.held.own_address
+        )
+
+    def _has_token(self, request: web.Request, token: str) -> bool:
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         # Compared as bytes: a header may hold what is not ASCII, which compare_digest refuses.
         is_right = hmac.compare_digest(
-            given.strip().encode(errors="surrogateescape"), self._token.encode()
+            given.strip().encode(errors="surrogateescape"), token.encode()
         )
         return is_right and scheme.lower() == "bearer"
 
@@ -197,7 +232,7 @@ class Api:
             # It holds no secret, and asks for the token.
             response: web.Response = self._page_response(401)
         else:
-            response = _error(401, "unauthorized", "a valid 'Authorization: Bearer ...' is needed")
+            response = error(401, "unauthorized", "a valid 'Authorization: Bearer ...' is needed")
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="landlord-consumer"'
         return response
 
@@ -224,18 +259,17 @@ class Api:
             "X-Accel-Buffering": "no",  # a proxy is not to keep it back
         }
         response = web.StreamResponse(headers=headers)
+        connection = _connection_of(request)
         try:
             async with self._feed.view() as frames:
+                connection.answers(as_stream=True)
                 await response.prepare(request)
                 async for frame in frames:
-                    async with asyncio.timeout(self._stall_seconds):
-                        await response.write(frame)
-        except FeedFull as error:
-            return _error(503, "too_many_viewers", str(error))
-        except (ConnectionError, TimeoutError):
-            # Gone, or takes nothing any more: a proper end would wait for him too.
-            if request.transport is not None:
-                request.transport.abort()
+                    await response.write(frame)
+        except FeedFull as full:
+            return error(503, "too_many_viewers", str(full))
+        except ConnectionError:
+            connection.held.drop()  # gone, or takes nothing any more
         return response
 
     async def _end_streams(self, _: web.Application) -> None:
@@ -243,16 +277,16 @@ class Api:
 
     async def _healthz(self, _: web.Request) -> web.StreamResponse:
         if self._is_live():
-            return _json({"status": "live"})
-        return _error(503, "not_live", "the loops do not turn")
+            return as_json({"status": "live"})
+        return error(503, "not_live", "the loops do not turn")
 
     async def _readyz(self, _: web.Request) -> web.StreamResponse:
         troubles = self._readiness()
         components = {name: trouble or "ok" for name, trouble in troubles.items()}
         wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
         if not wrong:
-            return _json({"status": "ready", "components": components})
-        return _error(503, "not_ready", "; ".join(wrong), components=components)
+            return as_json({"status": "ready", "components": components})
+        return error(503, "not_ready", "; ".join(wrong), components=components)
 
     async def _render_metrics(self, request: web.Request) -> web.StreamResponse:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
@@ -263,14 +297,14 @@ class Api:
         return web.Response(text=self._asyncapi, content_type="application/yaml")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._show(await self._find(request)))
+        return as_json(self._show(await self._find(request)))
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         tenant = await self._find(request)
         told = await self._ledger.history(tenant.tenant_id, limit=_HISTORY)
         if not told and tenant.status is not None:
             told = [tenant.status]  # older than what is kept
-        return _json({"history": [status_document(status) for status in told]})
+        return as_json({"history": [status_document(status) for status in told]})
 
     async def _log_of(self, request: web.Request) -> web.StreamResponse:
         tenant = await self._find(request)
@@ -278,13 +312,13 @@ class Api:
         try:
             async with asyncio.timeout(seconds):
                 text = await self._tail(tenant)
-        except EngineError as error:
-            return _error(503, "engine_unavailable", str(error))
+        except EngineError as failure:
+            return error(503, "engine_unavailable", str(failure))
         except TimeoutError:
-            return _error(
+            return error(
                 503, "engine_unavailable", f"the engine gave no answer within {seconds:g} s"
             )
-        return _json({"log": text})
+        return as_json({"log": text})
 
     async def _find(self, request: web.Request) -> Tenant:
         """Return the tenant that is asked for. Raises _NotFound."""
@@ -300,13 +334,21 @@ class Api:
     async def _tenants(self, request: web.Request) -> web.StreamResponse:
         try:
             query = _read_query(request)
-        except ValueError as error:
-            return _error(400, "invalid_query", str(error))
+        except ValueError as fault:
+            return error(400, "invalid_query", str(fault))
+        if query.limit <= _USUAL_PAGE:
+            return await self._page_of(query)
+        # A long one is the loop's work for a while: many are made one after the other, and what is
+        # asked for beside them has its turn in between.
+        async with self._long_page:
+            return await self._page_of(query)
+
+    async def _page_of(self, query: "_Query") -> web.StreamResponse:
         # One more than asked for tells whether there is a next page.
         found = await self._ledger.page(after=query.after, limit=query.limit + 1, state=query.state)
         shown = found[: query.limit]
         following = shown[-1].tenant_id if len(found) > len(shown) else None
-        return _json({"tenants": [self._show(tenant) for tenant in shown], "next": following})
+        return as_json({"tenants": [self._show(tenant) for tenant in shown], "next": following})
 
     def _show(self, tenant: Tenant) -> Document:
         status = tenant.status
@@ -349,14 +391,14 @@ def _read_query(request: web.Request) -> _Query:
 
 def _read_state(text: str) -> str | None:
     if text and text not in _STATES:
-        raise ValueError(f"state: {_quote(text)} is none of {', '.join(_STATES)}")
+        raise ValueError(f"state: {quote(text)} is none of {', '.join(_STATES)}")
     return text or None
 
 
 def _read_limit(text: str) -> int:
     if not text:
         return _USUAL_PAGE
-    rule = f"limit: {_quote(text)} is no integer from 1 to {_MOST_ON_A_PAGE}"
+    rule = f"limit: {quote(text)} is no integer from 1 to {_MOST_ON_A_PAGE}"
     if not (text.isascii() and text.isdigit() and len(text) <= 4):
         raise ValueError(rule)
     if not 1 <= int(text) <= _MOST_ON_A_PAGE:
@@ -370,7 +412,7 @@ def _read_after(text: str) -> str:
     try:
         return as_tenant_id(text)
     except ValueError:
-        raise ValueError(f"after: {_quote(text)} is no tenant id, {TENANT_ID_RULE}") from None
+        raise ValueError(f"after: {quote(text)} is no tenant id, {TENANT_ID_RULE}") from None
 
 
 def _pending_document(tenant: Tenant) -> Document:
@@ -397,50 +439,25 @@ def _pending_document(tenant: Tenant) -> Document:
 
 
 async def _tenant_event_schema(_: web.Request) -> web.StreamResponse:
-    return _json(tenant_event_schema(), content_type="application/schema+json")
+    return as_json(tenant_event_schema(), content_type="application/schema+json")
 
 
 async def _status_event_schema(_: web.Request) -> web.StreamResponse:
-    return _json(status_event_schema(), content_type="application/schema+json")
+    return as_json(status_event_schema(), content_type="application/schema+json")
 
 
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers[hdrs.SERVER] = "landlord-consumer"
+async def _prepare(_: web.Request, response: web.StreamResponse) -> None:
+    add_headers(response)
 
 
-def _http_error(request: web.Request, refusal: web.HTTPException) -> web.Response:
-    """Return aiohttp's own refusals (no such path, no such method) in our shape."""
-    match refusal:
-        case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(refusal.allowed_methods))
-            response = _error(405, "method_not_allowed", f"{request.path} answers {allowed}")
-            response.headers[hdrs.ALLOW] = allowed
-            return response
-        case web.HTTPNotFound():
-            return _error(404, "not_found", f"there is no {_quote(request.path)}")
-        case _:
-            return _error(refusal.status, refusal.reason.lower().replace(" ", "_"), refusal.reason)
+def _connection_of(request: web.Request) -> Connection:
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        raise TypeError("requests come by connections of `serving`")
+    return connection
 
 
-def _error(status: int, code: str, message: str, **more: object) -> web.Response:
-    return _json({"error": code, "message": message, **more}, status=status)
-
-
-def _json(
-    document: Mapping[str, object],
-    *,
-    status: int = 200,
-    content_type: str = "application/json",
-) -> web.Response:
-    text = json.dumps(document, ensure_ascii=False) + "\n"
-    body = text.encode(errors="replace")  # a path may hold half a surrogate pair
-    return web.Response(
-        body=body, status=status, headers={hdrs.CONTENT_TYPE: f"{content_type}; charset=utf-8"}
-    )
-
-
-def _quote(text: str) -> str:
-    """Return what was asked for, short enough to be told back."""
-    return json.dumps(text if len(text) <= 150 else f"{text[:150]}...", ensure_ascii=False)
+def _route(request: web.Request) -> str:
+    """Return what was asked for in our words: no stranger is to vary a line of the log."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "none"

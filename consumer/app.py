@@ -200,6 +200,8 @@ async def _standby_api(settings: Settings, part: str, trouble: str) -> AsyncIter
         is_live=lambda: True,
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
+        hosts=wiring.http_hosts(settings),
+        limits=wiring.http_limits(),
     )
     async with api.serve(settings.http.host, settings.http.port):
         _tell_listening(settings.http.host, api.bound_port)
@@ -409,6 +411,8 @@ async def _open_api(
         is_live=lambda: parts.upkeep.idle_seconds < _LIVE_SECONDS,
         asyncapi=asyncapi(wiring.broker_names(settings), version=version(DISTRIBUTION)),
         token=settings.http.token,
+        hosts=wiring.http_hosts(settings),
+        limits=wiring.http_limits(),
     )
     await stack.enter_async_context(api.serve(settings.http.host, settings.http.port))
     _tell_listening(settings.http.host, api.bound_port)

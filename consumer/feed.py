@@ -51,6 +51,8 @@ class FeedLimits:
     beat_seconds: float = 2.0
     lines: int = 250
     viewers: int = 32
+    settled_seconds: float = 10.0
+    """After which the one who has looked on longest makes room for one who comes."""
     most_waiting_bytes: int = 4 * 1024 * 1024
 
 
@@ -71,7 +73,8 @@ class Feed:
         self._now = now
         self._about = about
         self._limits = limits or FeedLimits()
-        self._viewers: set[_Viewer] = set()
+        self._viewers: dict[_Viewer, float] = {}
+        """Since when each looks on; who has longest is first."""
         self._changed: dict[TenantId, None] = {}
         self._has_news = asyncio.Event()
 
@@ -97,19 +100,29 @@ class Feed:
         """Look on for the length of the block: frames of server-sent events.
 
         First every tenant's line, then what changes; they end when the viewer is left behind or the
-        server stops. Raises FeedFull.
+        server stops. Where enough look on, the one who has longest is left behind: whether he still
+        reads cannot be known, and if he does he begins anew. Raises FeedFull while all of them have
+        only come.
         """
+        now = asyncio.get_running_loop().time()
         if len(self._viewers) >= self._limits.viewers:
-            raise FeedFull(f"{self._limits.viewers} look on already")
+            self._make_room(now)
         viewer = _Viewer(self._limits.most_waiting_bytes)
-        self._viewers.add(viewer)
+        self._viewers[viewer] = now
         try:
             async with aclosing(self._frames(viewer)) as frames:
                 yield frames
         finally:
-            self._viewers.discard(viewer)
+            self._viewers.pop(viewer, None)
             if not self._viewers:
                 self._changed.clear()
+
+    def _make_room(self, now: float) -> None:
+        oldest, since = next(iter(self._viewers.items()))
+        if now - since < self._limits.settled_seconds:
+            raise FeedFull(f"{self._limits.viewers} look on already")
+        oldest.end()
+        del self._viewers[oldest]
 
     async def _frames(self, viewer: "_Viewer") -> AsyncGenerator[bytes, None]:
         # What changes meanwhile waits with the viewer and is told after: later than what it is of,
@@ -117,7 +130,7 @@ class Feed:
         yield await self._head()
         yield _frame("begin", {})
         after: str | None = ""
-        while after is not None:
+        while after is not None and not viewer.is_over:
             try:
                 lines = await self._ledger.lines(after=after, limit=self._limits.lines)
             except LedgerError:
@@ -126,7 +139,8 @@ class Feed:
                 continue
             yield _frame("lines", {"lines": [line_document(line) for line in lines]})
             after = lines[-1].tenant_id if len(lines) == self._limits.lines else None
-        yield _frame("complete", {})
+        if not viewer.is_over:
+            yield _frame("complete", {})
         while (frame := await viewer.next()) is not None:
             yield frame
 
@@ -189,12 +203,12 @@ class _Viewer:
         self._most_bytes = most_bytes
         self._frames: deque[bytes] = deque()
         self._bytes = 0
-        self._is_over = False
+        self.is_over = False
         self._has_frames = asyncio.Event()
 
     def put(self, frame: bytes) -> None:
         """Have the frame wait; if that is too much, leave him behind."""
-        if self._is_over:
+        if self.is_over:
             return
         if self._bytes + len(frame) > self._most_bytes:
             self.end()
@@ -205,14 +219,14 @@ class _Viewer:
 
     def end(self) -> None:
         """Tell him nothing more."""
-        self._is_over = True
+        self.is_over = True
         self._frames.clear()
         self._has_frames.set()
 
     async def next(self) -> bytes | None:
         """Return the next frame, None when there will be no more."""
         await self._has_frames.wait()
-        if self._is_over:
+        if self.is_over:
             return None
         frame = self._frames.popleft()
         self._bytes -= len(frame)

@@ -1,7 +1,8 @@
 """Structured logs: a constant event phrase and keys, one line for each change of state.
 
 Text on a terminal, JSON otherwise, always to stderr. What libraries log goes the same way. The
-password of a URL never passes, whoever logs it. Set up once, by the command line.
+password of a URL never passes, whoever logs it. A line that comes again and again is folded into
+one with a count. Set up once, by the command line.
 """
 
 import logging
@@ -11,6 +12,8 @@ from typing import Final
 
 import structlog
 from structlog.typing import Processor
+
+from consumer.folding import FoldingHandler
 
 _CREDENTIALS: Final = re.compile(r"(://[^:@/\s]*):[^/\s]+@")
 _TALKATIVE: Final = ("aiodocker", "aiohttp", "asyncio", "sqlalchemy")
@@ -36,7 +39,7 @@ def configure(*, level: str, form: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = FoldingHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -52,6 +52,7 @@ _TLS_PORT: Final = 2376
 _STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 _MISREAD_IN_URLS: Final = re.compile(r"[\s\\\x00-\x1f\x7f]")
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|[0-9A-Fa-f:]{2,45}")
 _RANGE: Final = re.compile(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -112,6 +113,13 @@ def _as_name(text: str) -> str:
 def _as_capabilities(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names as tenant documents are read: upper case, without `CAP_`."""
     return tuple(name.upper().removeprefix("CAP_") for name in names)
+
+
+def _as_hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise ValueError(f"{name!r} is no host name or address; it is given without a port")
+    return tuple(name.lower() for name in names)
 
 
 def _as_file(path: Path) -> Path:
@@ -386,6 +394,9 @@ class Http(_Group):
     token: str | None = Field(
         None, min_length=1, repr=False, description="bearer token asked for, if set"
     )
+    hosts: Annotated[Texts, AfterValidator(_as_hosts)] = Field(
+        (), description="names accepted in `Host` besides loopback's"
+    )
 
 
 class Reconcile(_Group):
@@ -480,7 +491,10 @@ class Settings(_Group):
                 "seen to there, tenants may reach each other"
             )
         if self.http.token is None and not _is_loopback(self.http.host):
-            warnings.append("http.token: not set, though the API listens beyond this host")
+            warnings.append(
+                f"http.token: not set, so that on {self.http.host} only /healthz, /readyz and "
+                "/metrics are answered"
+            )
         return warnings
 
 

@@ -6,6 +6,7 @@ needs the broker's link and names without the rest.
 
 import platform
 import re
+import resource
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,6 +37,7 @@ from consumer.adapters.registries import LoginFile, RegistryLogins
 from consumer.adapters.surroundings import follow_links
 from consumer.checkup import BrokerUser
 from consumer.clock import Clock
+from consumer.connections import HttpLimits
 from consumer.contract import BrokerNames
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
 from consumer.errors import Fault, SettingsError
@@ -336,6 +338,17 @@ def denied(settings: Settings, recorded: Iterable[tuple[TenantId, TenantSpec]]) 
     way_in = admission(settings)
     found = ((tenant_id, way_in.admits(tenant_id, spec)) for tenant_id, spec in recorded)
     return [f"{tenant_id}: {'; '.join(map(str, faults))}" for tenant_id, faults in found if faults]
+
+
+def http_hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the names that may be asked for, besides loopback's."""
+    return (*settings.http.hosts, settings.http.host)
+
+
+def http_limits() -> HttpLimits:
+    """Return how many connections may be held, of the descriptors that this process has."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HttpLimits() if soft == resource.RLIM_INFINITY else HttpLimits().within(soft)
 
 
 def rules(settings: Settings) -> Rules:

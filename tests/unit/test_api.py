@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from consumer.api import Api
+from consumer.connections import HttpLimits
 from consumer.errors import ConsumerError, EngineUnavailable, LedgerError
 from consumer.feed import Feed, FeedLimits
 from consumer.messages import encode_status
@@ -98,7 +99,8 @@ class World:
     request_seconds: float = 5.0
     log: str | Exception | None = None
     engine_hangs: bool = False
-    stall_seconds: float = 30.0
+    hosts: tuple[str, ...] = ()
+    limits: HttpLimits = field(default_factory=HttpLimits)
     feed_limits: FeedLimits = field(default_factory=lambda: FeedLimits(viewers=1))
 
     async def tail(self, _: Tenant) -> str | None:
@@ -128,7 +130,8 @@ class World:
             asyncapi="asyncapi: 3.0.0\n",
             token=self.token,
             request_seconds=self.request_seconds,
-            stall_seconds=self.stall_seconds,
+            hosts=self.hosts,
+            limits=self.limits,
         )
 
 
@@ -527,7 +530,7 @@ async def test_an_open_stream_does_not_hold_up_the_stop() -> None:
 
 async def test_who_takes_nothing_any_more_is_let_go() -> None:
     """His place is free for another one, and the server's stop does not wait for him."""
-    world = World(shelf_of(2_000), stall_seconds=0.2)
+    world = World(shelf_of(2_000), limits=HttpLimits(stall_seconds=0.2))
     world.shelf.words = "x" * 10_000  # more than the system keeps on the way
     api = world.api()
     loop = asyncio.get_running_loop()
@@ -536,7 +539,7 @@ async def test_who_takes_nothing_any_more_is_let_go() -> None:
         sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         async with api.serve("127.0.0.1", 0), aiohttp.ClientSession() as session:
             await loop.sock_connect(sleeper, ("127.0.0.1", api.bound_port))
-            await loop.sock_sendall(sleeper, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            await loop.sock_sendall(sleeper, b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert await loop.sock_recv(sleeper, 12) == b"HTTP/1.1 200"
             url = f"http://127.0.0.1:{api.bound_port}/events"
             codes: list[int] = []
@@ -649,6 +652,34 @@ async def test_the_token_opens(scheme: str) -> None:
     assert reply.status == 200
 
 
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("path", [*GUARDED, "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9580", "localhost.evil.example", ""]
+)
+async def test_a_name_that_was_pointed_here_is_not_answered(
+    path: str, token: str | None, host: str
+) -> None:
+    """A browser asks by the name it was given: with that of another place, it is told nothing."""
+    headers = {"Host": host, **bearer("secret")}
+
+    reply = await ask(World(Shelf(make_tenant()), token=token), path, **headers)
+
+    assert (reply.status, reply.error) == (421, "unknown_host")
+    assert "http.hosts" in str(reply.document["message"])
+    assert "acme" not in reply.text
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:80", "[::1]", "consumer.lan", "CONSUMER.lan:443", "127.0.0.1"]
+)
+async def test_loopbacks_names_and_those_of_the_settings_are_answered(host: str) -> None:
+    """However they are written, with any port: a forwarded one is another."""
+    reply = await ask(World(hosts=("Consumer.lan",)), "/tenants", Host=host)
+
+    assert reply.status == 200
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 async def test_probes_and_scrapers_need_no_token(path: str) -> None:
     """Health, readiness and metrics are open even with a token set."""
@@ -721,15 +752,79 @@ async def test_a_fault_of_ours_is_500_and_stays_in_its_request(
     assert following.status == 200
 
 
-@pytest.mark.parametrize("path", ["/tenants", "/healthz", "/metrics", "/nowhere"])
-async def test_every_answer_has_the_security_headers(path: str) -> None:
-    """No answer is cached, sniffed, framed, or tells which library serves it."""
-    headers = (await ask(World(), path)).headers
-
+def assert_is_guarded(headers: Mapping[str, str]) -> None:
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "aiohttp" not in headers["Server"]
+
+
+@pytest.mark.parametrize("path", ["/tenants", "/healthz", "/metrics", "/nowhere"])
+async def test_every_answer_has_the_security_headers(path: str) -> None:
+    """No answer is cached, sniffed, framed, or tells which library serves it."""
+    assert_is_guarded((await ask(World(), path)).headers)
+
+
+async def raw(world: World, sent: bytes) -> Reply:
+    """Return what is answered to these bytes."""
+    api = world.api()
+    async with api.serve("127.0.0.1", 0), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.bound_port)
+        writer.write(sent)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = [line.partition(": ") for line in head.splitlines()[1:] if line]
+        headers = {name: value for name, _, value in lines}
+        body = await reader.readexactly(int(headers["Content-Length"]))
+        writer.close()
+    return Reply(int(head.split()[1]), headers, body.decode())
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        pytest.param(b"nonsense\r\n\r\n", 400, "bad_request", id="no HTTP"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_request", id="hosts"
+        ),
+        pytest.param(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 400, "bad_request", id="long"),
+        pytest.param(
+            b"PUT / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method_not_allowed", id="PUT"
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\n\r\n",
+            417,
+            "expectation_failed",
+            id="expectation",
+        ),
+    ],
+)
+async def test_the_servers_own_errors_are_like_ours(
+    sent: bytes, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In their shape and their headers; none of them is a traceback in the log."""
+    reply = await raw(World(), sent)
+
+    assert (reply.status, reply.error) == (status, code)
+    assert_is_guarded(reply.headers)
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_fault_outside_of_a_request_is_a_500_like_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where the server itself fails, it gives nothing away."""
+    caplog.set_level(logging.CRITICAL)
+    world = World(hosts=("a",))
+    api = world.api()
+    async with api.serve("127.0.0.1", 0), aiohttp.ClientSession() as session:
+        api._hosts = None  # type: ignore[assignment]  # a fault before the answer is begun
+        async with session.get(
+            f"http://127.0.0.1:{api.bound_port}/tenants", headers={"Host": "a"}
+        ) as response:
+            reply = Reply(response.status, dict(response.headers), await response.text())
+
+    assert (reply.status, reply.error) == (500, "internal_error")
+    assert_is_guarded(reply.headers)
 
 
 # --- the socket -------------------------------------------------------------------------------

@@ -235,6 +235,18 @@ async def test_only_so_many_may_look_on() -> None:
             pass
 
 
+async def test_who_has_looked_on_longest_makes_room() -> None:
+    """Once he has for a while: whether he still reads cannot be known, and he begins anew."""
+    bench = Bench("a")
+    async with bench.running(), bench.viewing() as first, bench.viewing() as second:
+        await asyncio.sleep(LIMITS.settled_seconds)
+        async with bench.viewing():
+            with pytest.raises(StopAsyncIteration):
+                await first.next()
+            bench.feed.note([TenantId("a")])
+            await second.through("lines")
+
+
 async def test_while_nobody_looks_on_nothing_is_read() -> None:
     """Changes cost nothing then, and what was noted before is forgotten."""
     bench = Bench("a")
