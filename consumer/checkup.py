@@ -254,7 +254,7 @@ def judge_ledger(name: str, sight: LedgerSight) -> Examined:
         return wrong(
             name,
             f"{sight.path} is damaged: {sight.fault}",
-            f"mv {path} {path}.damaged   # put a backup there; without one, tenants are adopted",
+            f"mv {path} {path}.damaged   # put a backup there; or landlord-consumer take-over",
         )
     if sight.is_owned:
         told = f"another consumer owns the ledger {sight.path}; a second one stands by"

@@ -443,12 +443,11 @@ async def _containers(ground: _Ground) -> list[Examined]:
     except ConsumerError as error:
         return [wrong(name, str(error))]
     strangers = [it for it in seen if not recorded.has(it)]
-    left = [it for it in strangers if is_left_by_another(it)]
     return judge_strangers(
         name,
         ours=len(seen) - len(strangers),
-        left_of=[it.tenant_id for it in left],
-        copies=[it.container_id[:12] for it in strangers if it not in left],
+        left_of=[it.tenant_id for it in strangers if is_left_by_another(it)],
+        copies=[it.container_id[:12] for it in strangers if not is_left_by_another(it)],
     )
 
 

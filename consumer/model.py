@@ -332,7 +332,8 @@ class BoundPort:
 class Container:
     """One container with our labels, as inspected; `fingerprint` and `generation` are among them.
 
-    `secrets` are the names of those it is to be given before it starts, `user` is whom it runs as.
+    `secrets` are the names of those it is to be given before it starts, into `secrets_volume` (None
+    where an older consumer gave that no name), `user` is whom it runs as.
     `is_stopping` says that we sent it its stop signal, and that it runs still.
     Its times are the engine's, to be compared with no clock but the engine's own; `run_seen` is
     when we first saw the run that began at `started_at`, by the clock that cannot step.
@@ -361,6 +362,7 @@ class Container:
     restart_policy: RestartPolicy = RestartPolicy()
     stop_grace_seconds: int = 10
     secrets: tuple[str, ...] = ()
+    secrets_volume: str | None = None
     user: str = ""
     origin: Origin = Origin()
     stop_signal: str = "SIGTERM"

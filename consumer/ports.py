@@ -108,6 +108,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def tidy(self) -> None:
+        """Remove what a container that somebody else removed left behind of its secrets.
+
+        What is found only once is left: it may belong to a container that is being made.
+        """
+        ...
+
     async def rename(self, container: Container, role: Role) -> Container:
         """Return the container under the role's name. Raises EngineError name_conflict."""
         ...

@@ -404,7 +404,8 @@ class Reconcile(_Group):
     retry_min_seconds: Seconds = Field(1.0, description="first delay after a failure")
     retry_max_seconds: Seconds = Field(300.0, description="longest delay after failures")
     orphans: Literal["adopt", "remove", "ignore"] = Field(
-        "adopt", description="what becomes of our containers that no tenant is known for"
+        "adopt",
+        description="what becomes of containers this ledger's consumer made, of tenants not known",
     )
     orphan_grace_seconds: Seconds = Field(
         300.0, description="from the first sight of an orphan to its removal"

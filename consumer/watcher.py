@@ -167,6 +167,13 @@ class Watcher:
         self._metrics.resync_seconds.observe(self._clock.steady() - began)
         self._metrics.last_resync_timestamp_seconds.set(self._resynced_at.timestamp())
         self._note_trouble(None)
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        try:
+            await self._engine.tidy()
+        except EngineError as error:
+            _log.debug("not tidied", error=str(error))
 
     async def _take_care_of(
         self, tenant_id: TenantId, seen: Sequence[Sighting]
@@ -220,7 +227,7 @@ class Watcher:
             for tenant_id in await self._ledger.take_over(left, at=self._clock.now()):
                 _log.info("taken over", tenant_id=tenant_id)
                 self._wake(tenant_id)
-            strangers, left = [it for it in strangers if it not in left], []
+            strangers, left = [it for it in strangers if not is_left_by_another(it)], []
         self._metrics.strangers.set(len(strangers))
         known, self._strangers = self._strangers, frozenset(it.container_id for it in strangers)
         if any(it.container_id not in known for it in left):
@@ -231,7 +238,7 @@ class Watcher:
                 cure=CURE_OF_LOST_LEDGER,
             )
         for it in strangers:
-            if it.container_id not in known and it not in left:
+            if it.container_id not in known and not is_left_by_another(it):
                 _log.warning(
                     "container with our labels left alone: this consumer did not make it",
                     tenant_id=it.tenant_id,

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
+from uuid import uuid4
 
 import aiohttp
 import structlog
@@ -180,7 +181,9 @@ class DockerEngine:
         self._tenant_network = TenantNetwork(
             self._client, naming=naming, network=self._network, request_seconds=seconds
         )
-        self._secrets = Secrets(self._client, folder=secrets_dir, request_seconds=seconds)
+        self._secrets = Secrets(
+            self._client, naming=naming, folder=secrets_dir, request_seconds=seconds
+        )
         self._last_words = LastWords(self._client, self._secrets)
         self._observe_phase = observers.phase
         self._gate = StartGate(self._limits.starts, on_change=observers.start_limit)
@@ -357,9 +360,12 @@ class DockerEngine:
             to_labels(naming, asked.tenant_id, spec, asked.generation, asked.serial),
             network=self._network.name,
             bind_address=self._network.bind_address,
+            secrets_volume=naming.secrets_volume(uuid4().hex),
         )
         try:
-            async with self._client.asking("create", self._limits.request_seconds) as docker:
+            async with self._client.asking(
+                "create", self._limits.request_seconds, may_hang=True
+            ) as docker:
                 await docker.containers.create(document, name=name)  # type: ignore[arg-type]  # JSON
         except (Refused, EngineUnavailable) as error:
             return await self._after_create_failed(name, asked, error)
@@ -394,7 +400,7 @@ class DockerEngine:
         labels = config.get("Labels") if isinstance(config, dict) else None
         whose = who_is({"Labels": labels}, self._naming)
         if labelled is not None and labelled.origin.maker is Maker.US:
-            words = "with the labels of one of this tenant's, which this consumer did not make so"
+            words = "labelled as this tenant's, which is not the one that was asked for"
         elif labelled is not None:
             words = f"which another ledger's consumer made; {CURE_OF_LOST_LEDGER}"
         elif whose.startswith("tenant "):
@@ -457,7 +463,9 @@ class DockerEngine:
         return await self._fresh_started(container)
 
     async def _ask_to_start(self, container: Container) -> None:
-        async with self._client.asking("start", self._limits.request_seconds) as docker:
+        async with self._client.asking(
+            "start", self._limits.request_seconds, may_hang=True
+        ) as docker:
             handle = docker.containers.container(container.container_id)
             if container.status is ContainerStatus.PAUSED:
                 await handle.unpause()
@@ -538,17 +546,24 @@ class DockerEngine:
     async def _remove(self, container: Container) -> None:
         trouble: Exception | None = None
         try:
-            async with self._client.asking("remove", self._limits.request_seconds) as docker:
+            async with self._client.asking(
+                "remove", self._limits.request_seconds, may_hang=True
+            ) as docker:
                 handle = docker.containers.container(container.container_id)
                 await handle.delete(force=True, v=True)
         except (Refused, EngineUnavailable) as error:
             trouble = error
         if trouble is None or await self._await_gone(container):
+            await self._secrets.discard(container)
             return
         if isinstance(trouble, EngineUnavailable):
             raise trouble
         message = f"{_REMOVE}: Error response from daemon: {trouble}"
         raise EngineError(Reason.STOP_FAILED, message, is_transient=True) from trouble
+
+    async def tidy(self) -> None:
+        """Remove the volumes of secrets that no container has, once they are seen twice so."""
+        await self._secrets.tidy()
 
     async def _await_gone(self, container: Container) -> bool:
         """Wait while it is being removed (an answer of 409 may mean that); say whether it went."""

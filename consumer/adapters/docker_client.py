@@ -1,10 +1,10 @@
 """The one way to ask the Docker Engine: connections, deadlines, measures, translation of errors.
 
-Two connections pools: one for short requests, one without a limit for streams (pulls, events), so
-that open streams never keep a short request waiting. Every request has a deadline; the library's
-default is none. Client and engine agree on a version of the API that both know. A refusal (an HTTP
-status of 400 and above) becomes `Refused`, with status and the engine's words; anything that leaves
-the outcome unknown becomes EngineUnavailable.
+Two connections pools: one for short requests, one without a limit for streams (pulls, events) and
+for what a single container can make hang, so that neither keeps a short request waiting. Every
+request has a deadline; the library's default is none. Client and engine agree on a version of the
+API that both know. A refusal (an HTTP status of 400 and above) becomes `Refused`, with status and
+the engine's words; anything that leaves the outcome unknown becomes EngineUnavailable.
 """
 
 import asyncio
@@ -64,6 +64,7 @@ Operation = Literal[
     "update",
     "volume create",
     "volume inspect",
+    "volume list",
     "volume remove",
 ]
 """What is asked of the engine: the closed set of a metric's label."""
@@ -152,16 +153,22 @@ class DockerClient:
                 docker.api_version = version
 
     @asynccontextmanager
-    async def asking(self, operation: Operation, seconds: float) -> AsyncIterator[Docker]:
-        """Ask for something short: at most `seconds`. Raises Refused or EngineUnavailable."""
-        if self._short is None:
+    async def asking(
+        self, operation: Operation, seconds: float, *, may_hang: bool = False
+    ) -> AsyncIterator[Docker]:
+        """Ask for something short: at most `seconds`. Raises Refused or EngineUnavailable.
+
+        What may hang by a tenant's doing, or by a fault of its own container, has a connection of
+        its own: however many do, the others find one.
+        """
+        if self._short is None or self._streams is None:
             raise EngineUnavailable(f"{_PHRASE}: the client is closed")
         await self._permit()
         with self._measured(operation), self._translated(operation, seconds):
             async with asyncio.timeout(seconds):
                 if self._short.api_version == _UNKNOWN:
                     await self._agree_on_version(self._short)
-                yield self._short
+                yield self._streams if may_hang else self._short
 
     async def _agree_on_version(self, docker: Docker) -> None:
         try:

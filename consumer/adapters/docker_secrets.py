@@ -2,7 +2,8 @@
 
 A container carries the names of its secrets in a label, so whoever starts it knows what it needs,
 also after a crash between its making and its start. The contents go through the engine's archive
-API, so it may be on another host; they lie in a nameless volume that goes with the container.
+API, so it may be on another host. They lie in a volume of the container's own: it goes when we
+remove the container, and when somebody else did, as soon as it is found without one.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from typing import Final
 import structlog
 
 from consumer.adapters.docker_client import DockerClient, Refused
-from consumer.errors import EngineError
+from consumer.adapters.docker_spec import Naming, as_filter
+from consumer.errors import EngineError, EngineUnavailable
 from consumer.model import SECRETS_FOLDER, Container, ContainerStatus, Reason, TenantId
 
 _log: Final = structlog.get_logger(__name__)
@@ -43,9 +45,16 @@ class Secrets:
     """Brings tenants' secrets from a folder, `<folder>/<tenant_id>/<name>`, into containers."""
 
     def __init__(
-        self, client: DockerClient, *, folder: Path | None, request_seconds: float
+        self,
+        client: DockerClient,
+        *,
+        naming: Naming,
+        folder: Path | None,
+        request_seconds: float,
     ) -> None:
         self._client = client
+        self._naming = naming
+        self._unused: frozenset[str] = frozenset()
         self._folder = folder
         self._request_seconds = request_seconds
 
@@ -102,6 +111,41 @@ class Secrets:
         most_bytes = (len(container.secrets) + 1) * (_MOST_BYTES + _MEMBER_BYTES)
         archive = await self._read_archive(container, SECRETS_FOLDER, most_bytes)
         return _unpack(archive) if len(archive) < most_bytes else {}
+
+    async def discard(self, container: Container) -> None:
+        """Remove the volume that held its secrets; what is left is found by `tidy`."""
+        if container.secrets_volume is not None:
+            await self._remove(container.secrets_volume)
+
+    async def tidy(self) -> None:
+        """Remove volumes of secrets that no container has, now and the last time.
+
+        One that is seen once may belong to a container that is being made. Raises
+        EngineUnavailable.
+        """
+        if self._folder is None:
+            return
+        filters = {"dangling": ["true"], "name": [self._naming.secrets_volume("")]}
+        try:
+            async with self._client.asking("volume list", self._request_seconds) as docker:
+                told = await docker._query_json("volumes", params={"filters": as_filter(filters)})  # noqa: SLF001 - the library's own takes no filters
+        except Refused as error:
+            _log.debug("volumes not listed", error=str(error))
+            return
+        listed = told.get("Volumes") if isinstance(told, dict) else None
+        names = (str(line.get("Name")) for line in listed or [] if isinstance(line, dict))
+        unused = frozenset(name for name in names if self._naming.is_secrets_volume(name))
+        for name in unused & self._unused:
+            _log.info("secrets of a removed container removed", volume=name)
+            await self._remove(name)
+        self._unused = unused
+
+    async def _remove(self, volume: str) -> None:
+        try:
+            async with self._client.asking("volume remove", self._request_seconds) as docker:
+                await docker._query_json(f"volumes/{volume}", "DELETE")  # noqa: SLF001 - the library looks for it first
+        except (Refused, EngineUnavailable) as error:
+            _log.debug("volume not removed", volume=volume, error=str(error))
 
     async def _owner(self, container: Container) -> _Owner:
         """Return the ids of the user that the container runs as; root's where they are unknown."""

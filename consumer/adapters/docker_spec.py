@@ -42,6 +42,7 @@ _MEGABYTE: Final = 1024 * 1024
 _NANOCPUS_PER_MILLICORE: Final = 1_000_000
 _NANOSECONDS: Final = 1_000_000_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _NEVER: Final = "0001-01-01"
 _USUAL_GRACE_SECONDS: Final = 10
 _USUAL_SIGNAL: Final = "SIGTERM"
@@ -91,6 +92,15 @@ class Naming:
     def discarded(self, container_id: ContainerId) -> str:
         """Return the name of a container that is set aside; there may be many of a tenant."""
         return f"{self.prefix}-{Role.DISCARDED.value}-{container_id[:12]}"
+
+    def secrets_volume(self, token: str) -> str:
+        """Return the name of a volume for the secrets of one container."""
+        return f"{self.prefix}-secrets-{self.instance}-{token}"
+
+    def is_secrets_volume(self, name: str) -> bool:
+        """Whether `secrets_volume` gave this name."""
+        begin = self.secrets_volume("")
+        return name.startswith(begin) and _TOKEN.fullmatch(name[len(begin) :]) is not None
 
     def role(self, name: str, tenant_id: TenantId) -> Role:
         """Return the role that the name stands for; a foreign name stands for the current one."""
@@ -164,9 +174,14 @@ def to_labels(
 
 
 def to_create_document(
-    spec: TenantSpec, labels: Mapping[str, str], *, network: str, bind_address: str
+    spec: TenantSpec,
+    labels: Mapping[str, str],
+    *,
+    network: str,
+    bind_address: str,
+    secrets_volume: str | None = None,
 ) -> Document:
-    """Return the body of the engine's create request."""
+    """Return the body of the engine's create request; the volume is for the tenant's secrets."""
     document: Document = {
         "Image": spec.image,
         "Labels": dict(labels),
@@ -174,6 +189,9 @@ def to_create_document(
         "ExposedPorts": {_port_key(port): {} for port in spec.ports},
         "HostConfig": _host_document(spec, network, bind_address),
     }
+    if spec.secrets and secrets_volume is not None:
+        mount = {"Type": "volume", "Source": secrets_volume, "Target": SECRETS_FOLDER}
+        document["HostConfig"] = {**_mapping(document["HostConfig"]), "Mounts": [mount]}
     # The Kubernetes reading: command replaces ENTRYPOINT, args replace CMD. An empty list is not
     # sent: the engine would take it for "nothing to run".
     optional: Document = {
@@ -184,8 +202,7 @@ def to_create_document(
         "Hostname": spec.hostname,
         "StopSignal": spec.stop_signal,
         "Healthcheck": _healthcheck_document(spec.healthcheck),
-        # A volume without a name: it can be filled before the start, also when the root file
-        # system is read-only, and it goes with the container.
+        # A volume can be filled before the start, also when the root file system is read-only.
         "Volumes": {SECRETS_FOLDER: {}} if spec.secrets else {},
     }
     document.update({key: value for key, value in optional.items() if value})
@@ -320,6 +337,7 @@ def to_container(inspected: object, naming: Naming) -> Container:
         secrets=_secrets(labels.get(naming.label("secrets"))),
         user=_text(config.get("User")),
         stop_signal=_text(config.get("StopSignal")) or _USUAL_SIGNAL,
+        secrets_volume=_secrets_volume(document.get("Mounts"), naming),
         origin=naming.origin(labels, name, tenant_id, container_id),
     )
 
@@ -504,6 +522,14 @@ def _number(label: object) -> int | None:
 
 def _secrets(label: object) -> tuple[str, ...]:
     return tuple(name for name in _text(label).split(",") if name)
+
+
+def _secrets_volume(mounts: object, naming: Naming) -> str | None:
+    for mount in map(_mapping, mounts if isinstance(mounts, list) else []):
+        name = _text(mount.get("Name"))
+        if mount.get("Destination") == SECRETS_FOLDER and naming.is_secrets_volume(name):
+            return name
+    return None
 
 
 def _instant(value: object) -> datetime | None:

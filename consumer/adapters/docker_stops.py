@@ -53,7 +53,10 @@ class Stops:
     ) -> None:
         self._client = client
         self._inspect = inspect
-        self._places = Places(places, patience_seconds=_PATIENCE_SECONDS)
+        # Apart: a hundred grace periods that end together, each with a kill, keep no other's signal
+        # waiting. (Killed all at once, they held up another's start for ten seconds.)
+        self._signals = Places(places, patience_seconds=_PATIENCE_SECONDS)
+        self._kills = Places(places, patience_seconds=_PATIENCE_SECONDS)
         self._hurried_seconds = hurried_seconds
         self._waiting = waiting
         self._lookout = _Lookout(at_rest)
@@ -75,7 +78,7 @@ class Stops:
         deadline = self._deadlines.get(container_id)
         trouble = None
         if deadline is None:
-            async with self._places.taken():
+            async with self._signals.taken():
                 trouble = await see_through(self._signal(container))
         elif is_hurried:
             soon = asyncio.get_running_loop().time() + self._hurried_seconds
@@ -89,12 +92,14 @@ class Stops:
         loop = asyncio.get_running_loop()
         self._deadlines[container.container_id] = loop.time() + container.stop_grace_seconds
         try:
-            async with self._client.asking("kill", _MARGIN_SECONDS) as docker:
+            async with self._client.asking("kill", _MARGIN_SECONDS, may_hang=True) as docker:
                 # Not `stop`: that one holds a connection for the whole grace period, and some
                 # engines kill at once when it is closed.
                 handle = docker.containers.container(container.container_id)
                 await handle.kill(signal=container.stop_signal)
         except (Refused, EngineUnavailable) as error:
+            # It may not have got it: whoever stops it next sends it again.
+            self.forget(container.container_id)
             return error
         return None
 
@@ -132,7 +137,7 @@ class Stops:
         container_id = container.container_id
         seen = await self._inspect(container_id)
         if seen is not None and seen.status not in AT_REST:
-            async with self._places.taken():
+            async with self._kills.taken():
                 trouble = await self._kill(container_id) or trouble
                 seen = await self._await_rest(container_id)
         if seen is None:
@@ -148,7 +153,7 @@ class Stops:
 
     async def _kill(self, container_id: ContainerId) -> Refused | None:
         try:
-            async with self._client.asking("kill", _MARGIN_SECONDS) as docker:
+            async with self._client.asking("kill", _MARGIN_SECONDS, may_hang=True) as docker:
                 await docker.containers.container(container_id).kill()
         except Refused as error:
             return error

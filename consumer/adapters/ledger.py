@@ -1003,56 +1003,62 @@ def _read_told(connection: Connection, ids: Sequence[TenantId]) -> dict[TenantId
 
 
 def _adopt(connection: Connection, sightings: Sequence[Sighting], at: datetime) -> list[TenantId]:
-    known = _read_many(connection, list({sighting.tenant_id for sighting in sightings}))
-    told = _read_told(connection, list({sighting.tenant_id for sighting in sightings}))
-    adopted: dict[TenantId, Tenant] = {}
-    for sighting in sorted(sightings, key=lambda seen: seen.role is Role.CURRENT):
-        if sighting.tenant_id in known:
-            continue
-        adopted[sighting.tenant_id] = Tenant(
-            tenant_id=sighting.tenant_id,
-            desired=Desired.RUNNING if sighting.status in _UP else Desired.STOPPED,
-            revision=1,
-            answered_revision=1,
-            received_at=at,
-            fingerprint=sighting.fingerprint,
-            containers=_ids_of(sightings, sighting.tenant_id),
-            made=_last_serial(sightings, sighting.tenant_id),
-            sequence=told.get(sighting.tenant_id, 0),
-        )
-    _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in adopted.values()])
-    return list(adopted)
+    by_tenant = _by_tenant(sightings)
+    known = _read_many(connection, list(by_tenant))
+    told = _read_told(connection, list(by_tenant))
+    adopted = [
+        replace(_adopted(tenant_id, seen, at), sequence=told.get(tenant_id, 0))
+        for tenant_id, seen in by_tenant.items()
+        if tenant_id not in known
+    ]
+    _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in adopted])
+    return [tenant.tenant_id for tenant in adopted]
 
 
-def _ids_of(sightings: Sequence[Sighting], tenant_id: TenantId) -> tuple[ContainerId, ...]:
-    return tuple(seen.container_id for seen in sightings if seen.tenant_id == tenant_id)
+def _by_tenant(sightings: Sequence[Sighting]) -> Mapping[TenantId, Sequence[Sighting]]:
+    grouped: dict[TenantId, list[Sighting]] = {}
+    for seen in sightings:
+        grouped.setdefault(seen.tenant_id, []).append(seen)
+    return grouped
 
 
-def _last_serial(sightings: Sequence[Sighting], tenant_id: TenantId) -> int:
-    return max(
-        seen.origin.serial if seen.origin.maker is Maker.US else 0
-        for seen in sightings
-        if seen.tenant_id == tenant_id
+def _adopted(tenant_id: TenantId, seen: Sequence[Sighting], at: datetime) -> Tenant:
+    """Return a tenant that is known only by its containers, of which the current one counts."""
+    current = max(seen, key=lambda one: one.role is Role.CURRENT)
+    serials = (one.origin.serial for one in seen if one.origin.maker is Maker.US)
+    return Tenant(
+        tenant_id=tenant_id,
+        desired=Desired.RUNNING if current.status in _UP else Desired.STOPPED,
+        revision=1,
+        answered_revision=1,
+        received_at=at,
+        fingerprint=current.fingerprint,
+        containers=_ids_of(seen),
+        made=max(serials, default=0),
     )
+
+
+def _ids_of(seen: Sequence[Sighting]) -> tuple[ContainerId, ...]:
+    return tuple(one.container_id for one in seen)
 
 
 def _take_over(
     connection: Connection, sightings: Sequence[Sighting], at: datetime
 ) -> list[TenantId]:
-    known = _read_many(connection, list({sighting.tenant_id for sighting in sightings}))
+    by_tenant = _by_tenant(sightings)
+    known = _read_many(connection, list(by_tenant))
     changed = [
         replace(
             tenant,
-            containers=tuple(
-                dict.fromkeys((*tenant.containers, *_ids_of(sightings, tenant.tenant_id)))
-            ),
+            containers=tuple(dict.fromkeys((*tenant.containers, *_ids_of(by_tenant[tenant_id])))),
             # It kept the tenant from having a container.
             setback=None if _is_name_conflict(tenant.setback) else tenant.setback,
         )
-        for tenant in known.values()
+        for tenant_id, tenant in known.items()
     ]
+    adopted = _adopt(connection, sightings, at)
     _execute_many(connection, _PUT_TENANT, [_row(tenant, at) for tenant in changed])
-    return [*known, *_adopt(connection, sightings, at)]
+    return [*known, *adopted]
 
 
 def _is_name_conflict(setback: Setback | None) -> bool:

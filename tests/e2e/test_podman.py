@@ -98,7 +98,7 @@ async def test_a_taken_name_is_a_conflict(engine: DockerEngine) -> None:
     """Podman calls it an internal error."""
     await create(engine, shell_spec())
 
-    with pytest.raises(EngineError, match="an older one of this tenant") as caught:
+    with pytest.raises(EngineError, match="labelled as this tenant's") as caught:
         await create(engine, shell_spec(env=(("A", "1"),)))
 
     assert caught.value.reason == Reason.NAME_CONFLICT

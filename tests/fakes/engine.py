@@ -294,6 +294,9 @@ class FakeEngine:
 
         await self._answer(_about("remove", container), remove)
 
+    async def tidy(self) -> None:
+        """Nothing is left behind here."""
+
     async def rename(self, container: Container, role: Role) -> Container:
         """Return the container under the role's name."""
 

@@ -186,3 +186,37 @@ async def test_only_the_names_are_on_the_container(engine: DockerEngine, docker:
 
     assert started.secrets == (SECRET,)
     assert "s3cret" not in shown
+
+
+async def test_secrets_go_with_their_container(
+    docker_host: DockerHost, docker: DockerCli, secrets_dir: Path
+) -> None:
+    """Whoever removes it: we at once; after somebody else, what is left is found and removed."""
+    prefix = "ll-secrets-left"
+
+    def volumes() -> list[str]:
+        words = ("volume", "ls", "-q", "--filter", f"name={prefix}-secrets-")
+        return docker.run(*words).split()
+
+    endpoint, naming = Endpoint(url=docker_host.url), Naming(prefix)
+    async with DockerEngine(
+        endpoint=endpoint, naming=naming, secrets_dir=secrets_dir
+    ).opened() as it:
+        removed = await run(it, shell_spec(secrets=(SECRET,)))
+        held = volumes()
+        await it.remove(removed)
+        left = volumes()
+
+        by_hand = await run(it, shell_spec(secrets=(SECRET,)))
+        await it.tidy()
+        await it.tidy()
+        is_kept = content(docker, by_hand) == CONTENT
+        docker.run("rm", "-f", by_hand.container_id)
+        await it.tidy()
+        after_once = volumes()
+        await it.tidy()
+
+    assert (held, left) == ([removed.secrets_volume], [])
+    assert is_kept
+    assert after_once == [by_hand.secrets_volume]
+    assert volumes() == []

@@ -79,3 +79,30 @@ def test_a_shell_completes_what_is_typed(typed: str, offered: list[str]) -> None
 def test_states_that_can_be_asked_for_are_those_told() -> None:
     """A new state of the contract has its place in the option."""
     assert {state.value for state in ToldState} == set(TENANT_STATES)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "code", "is_asked"),
+    [
+        pytest.param((), "n\n", 1, False, id="no"),
+        pytest.param((), "", 1, False, id="nobody answers"),
+        pytest.param((), "y\n", 0, True, id="yes"),
+        pytest.param(("--yes",), "", 0, True, id="not to be asked"),
+    ],
+)
+def test_a_take_over_is_asked_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    answer: str,
+    code: int,
+    *,
+    is_asked: bool,
+) -> None:
+    """Nothing is taken over by a slip: the ledger is not even made before somebody says yes."""
+    monkeypatch.setenv("LANDLORD_LEDGER__URL", f"sqlite:///{tmp_path}/landlord.db")
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(cli, ["take-over", *words], input=answer)
+
+    assert (done.exit_code, (tmp_path / "landlord.db").exists()) == (code, is_asked)

@@ -894,3 +894,42 @@ def test_a_network_that_cannot_be_joined_is_told(
 
     assert (told or "").startswith(trouble or "")
     assert (told is None) is (trouble is None)
+
+
+# --- the volume of the secrets ------------------------------------------------------------------
+
+
+def test_secrets_have_a_volume_of_their_own() -> None:
+    """It is mounted where they are read, and found again in what the engine shows."""
+    name = NAMING.secrets_volume("0123456789abcdef" * 2)
+    document = to_create_document(
+        make_spec(secrets=("db",)),
+        LABELS,
+        network="tenants",
+        bind_address="0.0.0.0",
+        secrets_volume=name,
+    )
+    host = document["HostConfig"]
+    shown = [{"Type": "volume", "Name": name, "Destination": "/run/secrets"}]
+
+    assert isinstance(host, dict)
+    assert host["Mounts"] == [{"Type": "volume", "Source": name, "Target": "/run/secrets"}]
+    assert read(Mounts=shown).secrets_volume == name
+    assert read(Mounts=[{"Type": "volume", "Name": "f" * 64}]).secrets_volume is None
+
+
+@pytest.mark.parametrize(
+    "name", ["landlord-secrets-default-x", f"landlord-secrets-other-{'a' * 32}", "a" * 64, ""]
+)
+def test_no_other_volume_is_taken_for_one_of_secrets(name: str) -> None:
+    """Also not that of another instance, or one that a person named like it."""
+    assert not NAMING.is_secrets_volume(name)
+
+
+def test_a_tenant_without_secrets_has_no_volume_for_them() -> None:
+    """Nothing is mounted that nobody asked for."""
+    document = to_create_document(
+        make_spec(), LABELS, network="tenants", bind_address="0.0.0.0", secrets_volume="x"
+    )
+
+    assert "Mounts" not in str(document)

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from consumer.adapters.docker_client import DockerClient, Endpoint, Operation
 from consumer.adapters.docker_secrets import Secrets
+from consumer.adapters.docker_spec import Naming
 from consumer.adapters.docker_words import LastWords
 from tests.builders import make_container
 
@@ -39,7 +40,7 @@ class Teller(DockerClient):
 
 def words_of(*lines: str) -> LastWords:
     client = Teller(*lines)
-    return LastWords(client, Secrets(client, folder=None, request_seconds=1))
+    return LastWords(client, Secrets(client, naming=Naming(), folder=None, request_seconds=1))
 
 
 def shown_with(*values: str) -> dict[str, object]:
