@@ -298,6 +298,8 @@ class PolicySight:
     volumes: tuple[str, ...]
     missing_volumes: tuple[str, ...]
     """Prefixes of paths that are not there; none when the engine's host is another."""
+    is_engine_here: bool
+    """Whether links in the paths can be followed from here."""
     privileged: bool
     host_ports: tuple[tuple[int, int], ...]
     unknown_runtimes: tuple[str, ...]
@@ -360,6 +362,11 @@ def _judge_volumes(name: str, sight: PolicySight) -> list[Examined]:
         warning(name, f"{key}: {path} is not there", f"install -d {shlex.quote(path)}")
         for path in sight.missing_volumes
     ]
+    if not sight.is_engine_here and any(path.startswith("/") for path in sight.volumes):
+        told = (
+            f"{key}: links are not seen on another host: of what tenants write, only whole prefixes"
+        )
+        found.append(warning(name, f"{told} are mounted"))
     if "/" in sight.volumes:
         found.append(warning(name, f"{key}: / lets every tenant have the host", f"narrow {key}"))
     return found

@@ -55,6 +55,7 @@ from consumer.checkup import (
     wrong,
 )
 from consumer.errors import ConsumerError, LoginRefused, SettingsError, VhostRefused
+from consumer.policy_volumes import folders
 from consumer.settings import Settings
 
 _T = TypeVar("_T")
@@ -165,13 +166,14 @@ async def _policy(ground: _Ground) -> list[Examined]:
     sight = await _seen(ground.engine)
     missing: tuple[str, ...] = ()
     if _is_engine_here(ground):
-        missing = await _in_thread(lambda: missing_paths(policy.volumes))
+        missing = await _in_thread(lambda: missing_paths(folders(policy.volumes)))
     return judge_policy(
         "policy",
         PolicySight(
             images=policy.images,
             volumes=policy.volumes,
             missing_volumes=missing,
+            is_engine_here=_is_engine_here(ground),
             privileged=policy.privileged,
             host_ports=policy.host_ports,
             unknown_runtimes=_unknown_runtimes(policy.runtimes, sight),

@@ -142,20 +142,17 @@ def check(spec: TenantSpec, policy: Policy, tenant_id: str = "") -> tuple[Fault,
 
 
 def check_recorded(spec: TenantSpec, policy: Policy, tenant_id: str) -> Iterator[Fault]:
-    """Yield every rule of today that a recorded spec breaks; the host's size is none."""
-    today = replace(policy, facts=None)
-    yield from check(spec, today, tenant_id)
+    """Yield every rule of the policy that a recorded spec breaks, by now."""
+    yield from check(spec, policy, tenant_id)
     rule = "was recorded before compute.policy.{} had it; publish the document again"
     for key in policy.own.lacking(spec, tenant_id):
         yield Fault(f"provider_config.{key}", rule.format("force"))
-    if not {*harden(spec, today).cap_drop} <= {*spec.cap_drop}:
+    if not _always_dropped(spec, policy) <= {*spec.cap_drop}:
         yield Fault("provider_config.cap_drop", rule.format("cap_drop"))
 
 
 def harden(spec: TenantSpec, policy: Policy) -> TenantSpec:
     """Return the spec with what every container gets: fewer capabilities, no new privileges."""
-    # What `check` let the tenant add is not dropped again.
-    dropped = {*policy.cap_drop} - {*spec.cap_add}
     # Whoever wrote it, nothing that says the opposite is kept: the engine takes the last word.
     security_opt = tuple(
         option
@@ -166,10 +163,15 @@ def harden(spec: TenantSpec, policy: Policy) -> TenantSpec:
         security_opt = (*security_opt, NO_NEW_PRIVILEGES)
     return replace(
         spec,
-        cap_drop=tuple(sorted({*spec.cap_drop, *dropped})),
+        cap_drop=tuple(sorted({*spec.cap_drop, *_always_dropped(spec, policy)})),
         security_opt=security_opt,
         pids_limit=spec.pids_limit or min(policy.pids_limit, policy.max_pids),
     )
+
+
+def _always_dropped(spec: TenantSpec, policy: Policy) -> set[str]:
+    # What `check` let the tenant add is not dropped again.
+    return {*policy.cap_drop} - {*spec.cap_add}
 
 
 def _image(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
@@ -337,6 +339,7 @@ class Admission:
         self._defaults = defaults
         self._policy = policy, object()
         """With a mark that is another one for each policy."""
+        self._today = replace(policy, facts=None)
 
     def learn(self, facts: EngineFacts) -> None:
         """Take note of what the engine says of its host."""
@@ -346,7 +349,7 @@ class Admission:
 
     def admits(self, tenant_id: TenantId, spec: TenantSpec) -> tuple[Fault, ...]:
         """Return every rule of today that a recorded spec breaks; the host's size is none."""
-        return tuple(check_recorded(spec, self._policy[0], tenant_id))
+        return tuple(check_recorded(spec, self._today, tenant_id))
 
     def admit(self, delivery: Delivery) -> TenantEvent:
         """Return the tenant event. Raises InvalidMessage with every fault."""

@@ -18,6 +18,7 @@ OWN: Final = "{tenant_id}"
 _READ_ONLY: Final = ":ro"
 _PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
 """Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
+_ALL_THE_SAME: Final = "compute.policy.shared_volumes: true"
 _LET_OUT: Final = frozenset({"shared", "rshared"})
 """Would let mounts made in the container out to the host."""
 _RELABEL: Final = frozenset({"z", "Z"})
@@ -61,9 +62,25 @@ def opening(entry: str) -> Opening:
     return Opening(source, is_read_only=entry.endswith(_READ_ONLY))
 
 
-def shared_faults(entries: Sequence[str]) -> Iterator[str]:
-    """Say of each entry how several tenants could come at the host, or at each other, by it."""
+def folders(entries: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths of the host that have to be there: of each tenant's own, the one above."""
+    paths = [opening(entry).source for entry in entries if entry.startswith("/")]
+    return tuple(
+        posixpath.dirname(path.partition(OWN)[0] + "x") if OWN in path else path for path in paths
+    )
+
+
+def shared_faults(entries: Sequence[str], mounted: Sequence[str] = ()) -> Iterator[str]:
+    """Say of each entry how several tenants could come at the host, or at each other, by it.
+
+    `mounted` are the volumes that the operator gives to every tenant.
+    """
     paths = {entry: opening(entry) for entry in entries if entry.startswith("/")}
+    writers = {entry: path for entry, path in paths.items() if not path.is_read_only}
+    for volume in mounted:
+        source, _, rest = volume.partition(":")
+        if source.startswith("/") and "ro" not in rest.partition(":")[2].split(","):
+            writers[volume] = opening(source)
     for entry, path in paths.items():
         if re.search(r"[{}]", path.source.replace(OWN, "")):
             yield f"{entry}: {OWN} is all that can be filled in"
@@ -71,23 +88,35 @@ def shared_faults(entries: Sequence[str]) -> Iterator[str]:
             yield (
                 f"{entry}: several tenants could write there, and one that leaves a link makes "
                 f"the next one's mount lead anywhere on the host: write {entry}/{OWN} or "
-                f"{entry}{_READ_ONLY}, or say compute.policy.shared_volumes: true"
+                f"{entry}{_READ_ONLY}, or say {_ALL_THE_SAME}"
             )
         else:
-            yield from _above_faults(entry, path, paths)
+            for other, writer in writers.items():
+                if _meet(writer.source, path.source):
+                    yield (
+                        f"{entry}: another tenant may write there, or above ({other}), and a link "
+                        "that it leaves leads whoever mounts this anywhere on the host: keep them "
+                        f"apart, or say {_ALL_THE_SAME}"
+                    )
 
 
-def _above_faults(entry: str, upper: Opening, paths: dict[str, Opening]) -> Iterator[str]:
-    """Say so where tenants write below what others mount."""
-    stem = upper.source.partition(OWN)[0] if upper.is_of_one else upper.source
-    for other, lower in paths.items():
-        is_written = lower.is_of_one and not lower.is_read_only
-        if not upper.is_of_one and is_written and is_at_or_above(stem, lower.source):
-            yield (
-                f"{entry}: tenants write below it ({other}), and a link that one leaves there "
-                "leads those who mount it anywhere on the host: narrow it, or say "
-                "compute.policy.shared_volumes: true"
-            )
+def _meet(one: str, other: str) -> bool:
+    """Whether for two tenants one of the paths can lie at the other, above, or below it."""
+    for part, its in zip(one.split("/"), other.split("/"), strict=False):
+        if part == its:
+            if OWN in part:
+                return False  # the tenants' own from here on
+        elif not any(_could_be(*pair) for pair in ((part, its), (its, part))):
+            return False
+    return True
+
+
+def _could_be(pattern: str, text: str) -> bool:
+    """Whether some tenant's id makes the one of the other; of two patterns it is taken for so."""
+    if OWN not in pattern:
+        return False
+    form = re.escape(pattern).replace(re.escape(OWN), "[A-Za-z0-9][A-Za-z0-9_.-]*")
+    return OWN in text or re.fullmatch(form, text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from consumer.finding import (
     note_restart,
     up_seconds,
 )
+from consumer.flapping import Flapping
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
@@ -144,6 +145,7 @@ class Reconciler:
         self._admits = admits
         self._is_stopping_denied = is_stopping_denied
         self._stopwatch = Stopwatch(clock=clock, most_seconds=self._backoff.most_after)
+        self._flapping = Flapping()
         self._observed_at: dict[TenantId, datetime] = {}
         self._seen: dict[TenantId, Mapping[ContainerId, ContainerStatus]] = {}
         """What the last pass saw at its end; nothing of a tenant while one runs."""
@@ -171,6 +173,12 @@ class Reconciler:
             case "create":
                 # One of ours that nobody waited for any more may be made late.
                 return status is not None
+            case "oom":
+                # One of its processes, as often as it likes; the container's own end is told apart.
+                return status is not None
+            case action if action.startswith("health_status"):
+                # A pass is due by itself when it can be told.
+                return self._flapping.passes_over(event.tenant_id, self._clock.steady(), event.at)
             case _:
                 return False
 
@@ -471,7 +479,8 @@ class Reconciler:
         """Commit the status that the finding calls for, and what the next pass has to know."""
         tenant = one_pass.tenant
         since_receipt = self._clock.seconds_since(tenant.received_at)
-        status = tell(tenant, finding, self._clock.now(), since_receipt=since_receipt)
+        news = tell(tenant, finding, self._clock.now(), since_receipt=since_receipt)
+        status = self._in_time(one_pass, news)
         if status is not None and not _comes_from(tenant.setback, finding):
             message = await self._with_last_words(status.message, finding)
             status = replace(status, message=message)
@@ -500,6 +509,16 @@ class Reconciler:
         one_pass.tenant = one_pass.committed = after
         if told:
             self._on_commit()
+
+    def _in_time(self, one_pass: "_Pass", status: Status | None) -> Status | None:
+        """Return the status if it is told now; one that is held comes with the next that is."""
+        if status is None or not one_pass.tenant.is_answered:
+            return status
+        until = self._flapping.hold_until(status, self._clock.steady())
+        if until is not None:
+            one_pass.come_back(until)
+            return None
+        return replace(status, message=self._flapping.folded(status))
 
     async def _with_last_words(self, message: str, finding: Finding) -> str:
         """Return the message with what the container said, where it died or fails a check."""

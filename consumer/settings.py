@@ -330,13 +330,6 @@ class Policy(_Group):
         "keep", description="what becomes of running tenants that the policy is against by now"
     )
 
-    @model_validator(mode="after")
-    def _check_volumes(self) -> Self:
-        faults = () if self.shared_volumes else shared_faults(self.volumes)
-        for fault in faults:
-            raise ValueError(f"volumes: {fault}")
-        return self
-
 
 class Compute(_Group):
     default_provider: Literal["docker"] = Field(
@@ -344,6 +337,18 @@ class Compute(_Group):
     )
     docker: Docker = Docker()
     policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _check_volumes(self) -> Self:
+        if self.policy.shared_volumes:
+            return self
+        lists = (
+            options.get("volumes") for options in (self.docker.provider_config, self.policy.force)
+        )
+        mounted = [str(volume) for each in lists if isinstance(each, list) for volume in each]
+        for fault in shared_faults(self.policy.volumes, mounted):
+            raise ValueError(f"policy.volumes: {fault}")
+        return self
 
 
 class Broker(_Group):

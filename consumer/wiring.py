@@ -206,6 +206,7 @@ def docker_engine(
             start_limit=metrics.engine_start_limit.set,
         ),
         permit=permit,
+        allowed_labels=settings.compute.policy.labels,
         waiting=waiting,
     )
 

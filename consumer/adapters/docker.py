@@ -34,6 +34,7 @@ from consumer.adapters.docker_client import (
     unconditional,
 )
 from consumer.adapters.docker_creations import Creations
+from consumer.adapters.docker_inherited import override
 from consumer.adapters.docker_networks import Network, TenantNetwork, lacks_network
 from consumer.adapters.docker_secrets import Secrets
 from consumer.adapters.docker_spec import (
@@ -76,6 +77,7 @@ from consumer.model import (
     TenantSpec,
     as_tenant_id,
 )
+from consumer.policy_labels import is_reserved
 
 _T = TypeVar("_T")
 _log: Final = structlog.get_logger(__name__)
@@ -164,6 +166,7 @@ class DockerEngine:
         observers: Observers | None = None,
         permit: Permit = unconditional,
         waiting: Waiting = nullcontext,
+        allowed_labels: tuple[str, ...] = (),
     ) -> None:
         observers = observers or Observers()
         self._client = DockerClient(endpoint, observe_request=observers.request, permit=permit)
@@ -173,6 +176,7 @@ class DockerEngine:
             limits=pull_limits or PullLimits(),
             observe_pull=partial(observers.phase, "pull"),
             waiting=waiting,
+            is_reserved=partial(is_reserved, allowed=allowed_labels),
         )
         self._naming = naming
         self._limits = limits or EngineLimits()
@@ -362,6 +366,7 @@ class DockerEngine:
             bind_address=self._network.bind_address,
             secrets_volume=naming.secrets_volume(uuid4().hex),
         )
+        document = override(document, self._images.brought_by(spec.image))
         try:
             async with self._client.asking(
                 "create", self._limits.request_seconds, may_hang=True

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from aiodocker import Docker
+from aiodocker import Docker, DockerError
 from aiodocker.jsonstream import json_stream_stream
 from aiodocker.utils import compose_auth_header
 
-from consumer.adapters.docker_client import DockerClient, Refused
+from consumer.adapters.docker_client import DockerClient, Refused, as_refused
+from consumer.adapters.docker_inherited import Inherited, inherited
+from consumer.adapters.pull_words import engine_words
 from consumer.adapters.pulls import Pace, Progress, PullLimits, PullPlaces, Ticket
 from consumer.adapters.registries import Credentials, FindCredentials, LoginError
 from consumer.errors import EngineError
@@ -29,6 +31,8 @@ from consumer.model import Reason
 _log: Final = structlog.get_logger(__name__)
 
 _NOT_FOUND: Final = 404
+_OF_REGISTRY: Final = frozenset({502, 503, 504})
+"""Elsewhere they say that the engine is away; here, that the registry is."""
 _PHRASE: Final = "failed to pull image"
 _MOST_STEP_SECONDS: Final = 1.0
 """Between two looks at how far a pull has come."""
@@ -52,6 +56,7 @@ class Images:
         credentials: FindCredentials,
         limits: PullLimits,
         observe_pull: Callable[[float], None],
+        is_reserved: Callable[[str], bool],
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._client = client
@@ -60,6 +65,9 @@ class Images:
         self._observe_pull = observe_pull
         self._waiting = waiting
         self._places = PullPlaces(limits, now=time.monotonic)
+        self._is_reserved = is_reserved
+        self._brought: dict[str, Inherited] = {}
+        """Of the images that were found last; those that bring in nothing are left out."""
         self._pulls: dict[tuple[str, str], _Pull] = {}
 
     async def ensure(self, image: str, pull_policy: str) -> None:
@@ -78,12 +86,21 @@ class Images:
     async def _is_there(self, image: str) -> bool:
         try:
             async with self._client.asking("image inspect", self._limits.inspect_seconds) as docker:
-                await docker.images.inspect(image)
+                shown = await docker.images.inspect(image)
         except Refused as error:
             if error.status == _NOT_FOUND:
                 return False
-            raise _failure(image, error) from error
+            message = f"{_PHRASE} {image}: Error response from daemon: {error.message}"
+            raise EngineError(Reason.IMAGE_PULL_FAILED, message, is_transient=True) from error
+        self._brought.pop(image, None)
+        brought = inherited(shown, self._is_reserved)
+        if brought != Inherited():
+            self._brought[image] = brought
         return True
+
+    def brought_by(self, image: str) -> Inherited:
+        """Return what the image, as it was found last, would bring in and may not."""
+        return self._brought.get(image, Inherited())
 
     async def _join_pull(self, image: str) -> None:
         """Wait for the pull of this image, starting it if nobody has; the last to go ends it."""
@@ -132,7 +149,7 @@ class Images:
             try:
                 why_not = await self._follow(image, reference, credentials, ticket)
             except Refused as error:
-                raise _failure(image, error) from error
+                raise _pull_failure(image, error) from None
             # Also after a silence: an engine that is away is another matter than a slow registry.
             if not await self._is_there(image):
                 message = f"{_PHRASE} {image}: {why_not}"
@@ -253,23 +270,28 @@ async def _asked_for(
     if credentials is not None:
         login = {"username": credentials.username, "password": credentials.password}
         headers["X-Registry-Auth"] = compose_auth_header(login, reference.registry)
-    response = await docker._do_query(  # noqa: SLF001 - see above
-        "images/create", "POST", params=params, headers=headers
-    )
+    try:
+        response = await docker._do_query(  # noqa: SLF001 - see above
+            "images/create", "POST", params=params, headers=headers
+        )
+    except DockerError as error:
+        if error.status in _OF_REGISTRY:
+            raise as_refused(error.status, error.message) from None
+        raise
     try:
         yield json_stream_stream(response)
     finally:
         response.close()
 
 
-def _failure(image: str, error: Refused) -> EngineError:
+def _pull_failure(image: str, error: Refused) -> EngineError:
     """Return what the refusal of a pull means.
 
     An engine answers nearly every failure of a registry with status 500, so its words decide here:
     the one place where they do.
     """
     text = error.message.lower()
-    words = f"{_PHRASE} {image}: Error response from daemon: {error.message}"
+    words = f"{_PHRASE} {image}: Error response from daemon: {engine_words(error.message)}"
     for marks, reason in _FAILURES:
         if any(mark in text for mark in marks):
             return EngineError(reason, words, is_transient=True)

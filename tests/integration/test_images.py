@@ -392,13 +392,54 @@ def private(
 async def test_without_a_login_the_pull_is_denied(
     docker_host: DockerHost, private: tuple[str, Path]
 ) -> None:
-    """It is told as such, with the registry's own words."""
+    """It is told as such, with the engine's own words."""
     async with opened(docker_host) as engine:
         with pytest.raises(EngineError, match=r"^failed to pull image") as caught:
             await engine.prepare(TENANT_ID, make_spec(image=f"{private[0]}/web:1"))
 
     assert (caught.value.reason, caught.value.is_transient) == (Reason.IMAGE_PULL_DENIED, True)
     assert "no basic auth credentials" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param("403 Forbidden", "<html>{}</html>", id="a page"),
+        pytest.param(
+            "401 Unauthorized", '{{"errors": [{{"code": "UNKNOWN", "message": "{}"}}]}}', id="error"
+        ),
+        pytest.param(
+            "503 Service Unavailable",
+            '{{"errors": [{{"code": "UNAVAILABLE", "message": "{}", "detail": "{}"}}]}}',
+            id="unavailable",
+        ),
+        pytest.param("200 OK", '{{"schemaVersion": "{}", "mediaType": "{}"}}', id="a manifest"),
+    ],
+)
+async def test_nothing_of_what_a_registry_answers_is_passed_on(
+    docker_host: DockerHost, status: str, body: str
+) -> None:
+    """Whoever may name an image does not hear what a server within the engine's reach says."""
+    content = body.format(*["private-page"] * 2).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        is_ping = request.startswith(b"GET /v2/ ")
+        said = "200 OK" if is_ping else status
+        head = f"HTTP/1.1 {said}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        length = f"Content-Length: {0 if is_ping else len(content)}\r\n\r\n"
+        writer.write((head + length).encode() + (b"" if is_ping else content))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, sock=docker_host.listen())
+    port = server.sockets[0].getsockname()[1]
+    async with server, opened(docker_host) as engine:
+        with pytest.raises(EngineError, match=r"^failed to pull image") as caught:
+            await engine.prepare(TENANT_ID, make_spec(image=f"127.0.0.1:{port}/web:1"))
+
+    assert "private-page" not in str(caught.value)
+    assert Reason(caught.value.reason).value.startswith("image_")
 
 
 async def test_a_wrong_password_is_denied_and_not_told(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consumer.adapters.surroundings import follow_links
-from consumer.policy_volumes import Volumes, shared_faults
+from consumer.policy_volumes import Volumes, folders, shared_faults
 
 OWN = "/srv/tenants/{tenant_id}"
 
@@ -57,8 +57,11 @@ def test_a_tenant_may_not_mount_anything_else(volume: str, words: str) -> None:
     [
         (("/srv/tenants",), "several tenants could write there"),
         (("data", "/srv/a:ro", "/srv/b/"), "/srv/b/: several tenants"),
-        (("/srv:ro", OWN), "/srv:ro: tenants write below it"),
-        (("/srv/tenants:ro", OWN), "tenants write below it"),
+        (("/srv:ro", OWN), "/srv:ro: another tenant may write there"),
+        (("/srv/tenants:ro", OWN), "another tenant may write there"),
+        (("/srv/tenants/models:ro", OWN), "another tenant may write there, or above"),
+        (("/srv/{tenant_id}", OWN), "another tenant may write there"),
+        (("/srv/{tenant_id}", "/srv/of-{tenant_id}"), "another tenant may write there"),
         (("/srv/{tenant}",), "{tenant_id} is all that can be filled in"),
     ],
 )
@@ -71,11 +74,34 @@ def test_a_prefix_that_several_tenants_may_write_is_told(
 
 @pytest.mark.parametrize(
     "entries",
-    [(), (OWN,), ("data", "data-{tenant_id}"), ("/srv/a:ro", OWN), (OWN, f"{OWN}/logs:ro")],
+    [
+        (),
+        (OWN,),
+        ("data", "data-{tenant_id}"),
+        ("/srv/a:ro", OWN),
+        (OWN, f"{OWN}/logs:ro"),
+        (OWN, "/data/of-{tenant_id}", "/data/models:ro"),
+    ],
 )
 def test_what_each_tenant_has_alone_is_not_told(entries: tuple[str, ...]) -> None:
     """A volume with a name is no prefix: there is nothing of it below, by a link or without."""
     assert list(shared_faults(entries)) == []
+
+
+@pytest.mark.parametrize(
+    ("mounted", "is_told"),
+    [
+        ("/srv/shared:/x", True),
+        ("/srv/shared/below:/x:rw", True),
+        ("/srv/{tenant_id}:/x", True),
+        ("/srv/shared:/x:ro", False),
+        ("shared:/x", False),
+        ("/srv/tenants/{tenant_id}:/x", False),
+    ],
+)
+def test_what_the_operator_has_every_tenant_write_counts(mounted: str, *, is_told: bool) -> None:
+    """A prefix for reading is none where all tenants have the same to write by default."""
+    assert bool(list(shared_faults(("/srv/shared:ro",), (mounted,)))) is is_told
 
 
 def test_a_link_leads_where_it_leads(tmp_path: Path) -> None:
@@ -119,3 +145,10 @@ def test_links_that_cannot_be_seen_are_taken_for_the_worst() -> None:
     assert Volumes((OWN,)).fault(below, "acme") is not None
     assert Volumes((OWN,), is_shared=True).fault(below, "acme") is None
     assert Volumes((f"{OWN}:ro",)).fault(f"{below}:ro", "acme") is None
+
+
+def test_the_folders_that_have_to_be_there_are_known() -> None:
+    """Of what each tenant has alone it is the folder above; the engine makes the tenant's."""
+    entries = ("data", "/srv/a:ro", OWN, "/srv/of-{tenant_id}/data", "/b/")
+
+    assert folders(entries) == ("/srv/a", "/srv/tenants", "/srv", "/b")

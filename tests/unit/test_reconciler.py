@@ -16,6 +16,7 @@ from consumer.model import (
     Container,
     ContainerId,
     ContainerStatus,
+    EngineEvent,
     EventId,
     EventKind,
     Health,
@@ -1088,3 +1089,52 @@ async def test_a_former_container_that_the_policy_is_against_is_no_fallback(benc
         seen.status is not ContainerStatus.RUNNING for seen in bench.engine.containers(TENANT_ID)
     )
     assert "not allowed any more" in str((await bench.bodies())[-1]["message"])
+
+
+# --- flapping ---------------------------------------------------------------------------------
+
+
+async def test_processes_that_are_killed_for_memory_make_no_passes(bench: Bench) -> None:
+    """A program may have its children killed without end: only the container's own end is news."""
+    running = await bench.running()
+    killed = EngineEvent(TENANT_ID, running.container_id, "oom", bench.clock())
+
+    assert bench.reconciler.has_seen(killed)
+    assert not bench.reconciler.has_seen(replace(killed, container_id=ContainerId("unseen")))
+
+
+@pytest.mark.parametrize("seconds", [30, 600, 601])
+async def test_a_health_check_that_flaps_fills_no_outbox(bench: Bench, seconds: int) -> None:
+    """Changes beyond a few are told as one; passes for them are put off; the last word is told."""
+    checked = replace(OLD, healthcheck=HealthCheck(("CMD", "true"), interval_seconds=1))
+    await bench.want(EventKind.CREATED, checked)
+    await bench.one_pass()
+    bench.engine.change(bench.engine.only, health=Health.HEALTHY)
+    await bench.settle()
+    bench.clock.advance(60)
+    left: float | None = None
+    passes = 0
+
+    for second in range(seconds):
+        bench.clock.advance(1)
+        left = None if left is None else left - 1
+        health = Health.UNHEALTHY if second % 2 == 0 else Health.HEALTHY
+        container = bench.engine.change(bench.engine.only, health=health)
+        event = EngineEvent(
+            TENANT_ID, container.container_id, f"health_status: {health}", bench.clock()
+        )
+        if (left is not None and left <= 0) or not bench.reconciler.has_seen(event):
+            left, passes = await bench.one_pass(), passes + 1
+    waited = 0.0
+    while left is not None:
+        waited += max(0.0, left)
+        bench.clock.advance(max(0.0, left))
+        left = await bench.one_pass()
+
+    told = await bench.told()
+    assert len(told) <= 1 + 20 + seconds / 60 + 2
+    assert passes <= 2 * len(told)
+    assert told[-1][0] == ("failed" if seconds % 2 else "running")
+    assert waited <= 61
+    folded = [body for body in await bench.bodies() if "are told as one" in str(body["message"])]
+    assert len(folded) >= seconds // 60 - 1

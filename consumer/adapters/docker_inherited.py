@@ -1,0 +1,52 @@
+"""What an image would bring into a container beside its files, and may not: pure.
+
+An image's labels become the container's, and its health check fills in what ours leaves open: an
+image is as much a tenant's word as its document, and is held to the same rules. What is reserved to
+tools is emptied, what is too often is made seldom enough; all else comes in as the image has it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.model import Document
+from consumer.policy_options import LEAST_INTERVAL_SECONDS
+
+_LEAST: Final = round(LEAST_INTERVAL_SECONDS * 1_000_000_000)
+_INTERVALS: Final = ("Interval", "StartInterval")
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What has to be overridden: keys of labels, and which of the check's intervals."""
+
+    labels: tuple[str, ...] = ()
+    intervals: tuple[str, ...] = ()
+
+
+def inherited(image: Mapping[str, object], is_reserved: Callable[[str], bool]) -> Inherited:
+    """Return what of an inspected image has to be overridden."""
+    config = _mapping(image.get("Config"))
+    check = _mapping(config.get("Healthcheck"))
+    return Inherited(
+        labels=tuple(filter(is_reserved, _mapping(config.get("Labels")))),
+        intervals=tuple(name for name in _INTERVALS if _is_too_often(check.get(name))),
+    )
+
+
+def override(document: Document, brought: Inherited) -> Document:
+    """Return the create request, with what the image may not bring in overridden."""
+    if brought == Inherited():
+        return document
+    labels = {**dict.fromkeys(brought.labels, ""), **_mapping(document.get("Labels"))}
+    # An interval that the document leaves open would be the image's.
+    check = {**dict.fromkeys(brought.intervals, _LEAST), **_mapping(document.get("Healthcheck"))}
+    return {**document, "Labels": labels} | ({"Healthcheck": check} if check else {})
+
+
+def _is_too_often(interval: object) -> bool:
+    return isinstance(interval, int) and 0 < interval < _LEAST
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
