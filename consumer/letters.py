@@ -232,6 +232,22 @@ def read_letter(delivery: Delivery, position: int) -> Letter:
     )
 
 
+def unread_letter(delivery: Delivery, position: int, fault: str) -> Letter:
+    """Return a dead letter that we fail over: it is counted and can be dropped, or put back."""
+    return Letter(
+        position=position,
+        delivery=delivery,
+        reason="unknown",
+        error=f"it cannot be read: a fault of ours ({fault})",
+        received_at="",
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        event_type="",
+        event_id=delivery.message_id,
+        tenant_id=None,
+    )
+
+
 def _telling(delivery: Delivery) -> Mapping[str, object]:
     """Return the headers that tell of the letter's way, however many others there are."""
     if not delivery.faults:

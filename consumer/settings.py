@@ -368,7 +368,9 @@ class Broker(_Group):
     dead_letter: BrokerName = Field(
         "landlord.dead-letter", description="exchange and queue of dead letters"
     )
-    prefetch: int = Field(500, ge=1, le=65535, description="unacked deliveries at a time")
+    prefetch: int = Field(
+        500, ge=1, le=65535, description="unacked deliveries at a time; fewer while they are large"
+    )
     declare: bool = Field(True, description="whether missing names are declared")
     heartbeat_seconds: int = Field(
         10, ge=1, le=600, description="between heartbeats; three missed ones end a connection"

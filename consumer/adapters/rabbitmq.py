@@ -29,7 +29,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from consumer.adapters.prefetch import Prefetch
-from consumer.adapters.rabbitmq_frames import InFlight, Share, weight
+from consumer.adapters.rabbitmq_frames import PAUSE_SECONDS, InFlight, Share, weight
 from consumer.adapters.rabbitmq_messages import as_delivery, consume, most_properties, publish
 from consumer.adapters.rabbitmq_topology import (
     BrokerLink,
@@ -124,6 +124,7 @@ class RabbitMQ:
         on_change: _OnChange,
         prefetch: int = 500,
         most_in_flight_bytes: int = 32 * 1024 * 1024,
+        pause_seconds: float = PAUSE_SECONDS,
         window_seconds: float = _WINDOW_SECONDS,
         is_declaring: bool = True,
         retry: Retry | None = None,
@@ -134,6 +135,7 @@ class RabbitMQ:
         self._now = now
         self._on_change = on_change
         self._prefetch = Prefetch(prefetch, most_in_flight_bytes)
+        self._pause_seconds = pause_seconds
         self._window_seconds = window_seconds
         self._prepare = declare if is_declaring else check
         self._retry = retry or Retry()
@@ -198,6 +200,7 @@ class RabbitMQ:
         return Share(
             self._in_flight,
             max(1.0, self._link.heartbeat_seconds / 2),
+            patience_seconds=self._pause_seconds,
             note=prefetch.note,
             # A session with fewer on their way would not have to wait.
             is_patient=lambda: not prefetch.is_too_high,

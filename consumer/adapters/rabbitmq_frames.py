@@ -54,8 +54,8 @@ _LONGEST_ID: Final = 60
 _OF_EACH_BYTE: Final = 8
 """What a byte of headers costs as objects, at most."""
 _OF_EACH_MESSAGE: Final = 4096
-_PATIENCE_SECONDS: Final = 10.0
-"""Of a pause: RabbitMQ ends a connection when its sending stalls for half a minute."""
+PAUSE_SECONDS: Final = 10.0
+"""A pause is no longer: RabbitMQ ends a connection when its sending stalls for half a minute."""
 
 
 # --- what is in flight ------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Share:
     in_flight: InFlight
     beat_seconds: float
     """How often the library wants to hear that the peer lives."""
-    patience_seconds: float = _PATIENCE_SECONDS
+    patience_seconds: float = PAUSE_SECONDS
     note: Callable[[int], None] = lambda _: None
     is_patient: Callable[[], bool] = lambda: True
     held: int = 0

@@ -28,7 +28,15 @@ from consumer.adapters.rabbitmq_topology import BrokerLink, Topology, connect, t
 from consumer.clock import utc_now
 from consumer.content_header import Malformed
 from consumer.errors import BrokerError, MessageRefused
-from consumer.letters import Letter, Original, original, read_letter, renewed
+from consumer.letters import (
+    Letter,
+    Original,
+    original,
+    read_letter,
+    renewed,
+    unread_letter,
+)
+from consumer.messages import Delivery
 
 _NAME: Final = "landlord-consumer-cli"
 _QUIET_SECONDS: Final = 5.0
@@ -241,7 +249,7 @@ async def _take(
         # The one consumer of its channel: tags count from 1 in the queue's order.
         if delivery.tag > count or not has_room:
             return
-        letter = read_letter(delivery, delivery.tag)
+        letter = _read(delivery)
         has_room = held.put_in(letter, is_wanted=wanted(letter), keeps_body=keeps_bodies)
         held.seen += int(has_room)
         news.set()
@@ -264,6 +272,13 @@ async def _take(
         raise BrokerError(f"the connection to {link.place} was lost")
     held.letters.sort(key=lambda letter: letter.position)
     held.left = count - held.seen
+
+
+def _read(delivery: Delivery) -> Letter:
+    try:
+        return read_letter(delivery, delivery.tag)
+    except Exception as error:  # noqa: BLE001 - one letter's trouble stays its own
+        return unread_letter(delivery, delivery.tag, type(error).__name__)
 
 
 def _without_body(letter: Letter) -> Letter:

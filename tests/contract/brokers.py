@@ -238,6 +238,23 @@ def make_adapter(
     )
 
 
+def make_narrow_adapter(
+    url: str, names: Names, *, most_bytes: int, pause_seconds: float = 10.0
+) -> RabbitMQ:
+    """Return an adapter that holds few bytes, and asks for more as soon as messages are small."""
+    return RabbitMQ(
+        link=BrokerLink(url=url, heartbeat_seconds=1, call_seconds=CALL_SECONDS),
+        topology=topology_of(names),
+        source="/landlord-consumer/test",
+        now=lambda: datetime.now(UTC),
+        on_change=lambda _is_up: None,
+        most_in_flight_bytes=most_bytes,
+        pause_seconds=pause_seconds,
+        window_seconds=1.0,
+        retry=RETRY,
+    )
+
+
 @asynccontextmanager
 async def running(adapter: RabbitMQ) -> AsyncIterator[RabbitMQ]:
     """Keep the adapter's sessions up for the length of the block."""

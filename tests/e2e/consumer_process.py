@@ -95,8 +95,16 @@ class ConsumerProcess:
     @property
     def memory_kilobytes(self) -> int:
         """How much memory it holds (VmRSS)."""
+        return self._kilobytes("VmRSS:")
+
+    @property
+    def most_kilobytes(self) -> int:
+        """How much memory it held at most (VmHWM)."""
+        return self._kilobytes("VmHWM:")
+
+    def _kilobytes(self, name: str) -> int:
         lines = Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     @property
     def cpu_seconds(self) -> float:

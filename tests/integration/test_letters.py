@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import aio_pika
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from consumer.adapters.rabbitmq import RabbitMQ
 from consumer.adapters.rabbitmq_letters import hold_letters, look_at_letters
 from consumer.adapters.rabbitmq_topology import BrokerLink
+from consumer.content_header import join
 from consumer.errors import BrokerError, MessageRefused
 from consumer.letters import MOST_REDELIVERIES, Letter
+from consumer.messages import DeadLetter
 from deploy.lab.names import Names, remove_names
 from deploy.lab.servers import Broker
+from tests.builders import make_delivery, make_raw
 from tests.contract.brokers import (
     CALL_SECONDS,
     OtherSide,
@@ -23,6 +27,7 @@ from tests.contract.brokers import (
     running,
     topology_of,
 )
+from tests.faults.frames import raw_publisher
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -296,3 +301,77 @@ async def test_a_letter_of_the_delivery_limit_finds_its_way_back(
     async with running(make_adapter(broker.url, names)) as adapter:
         (delivery,) = await adapter.next_batch(limit=5)
     assert (delivery.routing_key, delivery.headers) == ("tenant.suspended", {"landlord-replays": 1})
+
+
+# --- letters that are made to do harm -----------------------------------------------------------
+
+FORGED = {
+    "landlord-reason": 5,
+    "landlord-error": ["no text"],
+    "landlord-replays": (1 << 62),
+    "landlord-headers-dropped": "9",
+    "landlord-original-expiration": "never",
+    "landlord-exchange": "",
+    "landlord-routing-key": "nowhere",
+    "landlord-letter-id": None,
+    "x-delivery-count": "many",
+}
+
+
+async def refuse(adapter: RabbitMQ, body: bytes, raw: bytes) -> None:
+    """Have a message with these properties dead-lettered by the consumer's adapter."""
+    delivery = replace(make_delivery(1, "tenant.updated", body), raw_properties=raw)
+    letter = DeadLetter(delivery=delivery, headers={"landlord-reason": "invalid_event"})
+    await adapter.publish_dead_letter(letter)
+
+
+async def test_one_bad_letter_never_stops_the_others(
+    names: Names, side: OtherSide, link: BrokerLink
+) -> None:
+    """Whatever a publisher set: each is put back or kept, and the rest is put back."""
+    odd = join({"message_id": b"\1\xff", "correlation_id": b"\1\xff", "timestamp": b"\x7f" * 8})
+    async with running(make_adapter(link.url, names)) as adapter:
+        await refuse(adapter, b"1", make_raw(FORGED))
+        await refuse(adapter, b"2", odd)
+        await refuse(adapter, b"3", b"\xff\xff none")
+    # By somebody who may publish here himself: the broker closes the channel over each of them.
+    await lay(side, b"4", landlord_original_expiration="9" * 30)
+    await lay(side, b"5", landlord_routing_key="k" * 300)
+    await lay(side, b"6")
+
+    outcomes: dict[bytes, str] = {}
+    async with hold_letters(link, topology_of(names), every) as held:
+        for letter in held.letters:
+            try:
+                await held.replay(letter)
+            except MessageRefused as error:
+                outcomes[letter.delivery.body] = str(error)
+    await lie_again(side, 3)
+
+    assert outcomes.keys() == {b"3", b"4", b"5"}
+    async with raw_publisher(link.url) as raw:
+        assert [body for _, body in await raw.take(names.queue, 3)] == [b"1", b"2", b"6"]
+    assert await side.drained(names.dead_letter) == [b"3", b"4", b"5"]
+
+
+async def test_routing_headers_lead_a_replay_nowhere_else(
+    names: Names, side: OtherSide, link: BrokerLink
+) -> None:
+    """Where only the operator may publish: what the broker would follow is not there any more."""
+    elsewhere = await side.channel.declare_queue(f"{names.queue}.other", auto_delete=True)
+    routes = make_raw({"CC": [elsewhere.name], "BCC": [elsewhere.name], "mine": 1})
+    async with running(make_adapter(link.url, names)) as adapter:
+        delivery = replace(make_delivery(1, names.queue, b"1"), raw_properties=routes, exchange="")
+        await adapter.publish_dead_letter(
+            DeadLetter(delivery=delivery, headers={"landlord-reason": "invalid_event"})
+        )
+
+    async with hold_letters(link, topology_of(names), every) as held:
+        await held.replay(held.letters[0])
+
+    again = await side.channel.declare_queue(elsewhere.name, passive=True)
+    assert again.declaration_result.message_count == 0
+    async with running(make_adapter(link.url, names)) as adapter:
+        (found,) = await adapter.next_batch(limit=5)
+    assert found.headers == {"mine": 1, "landlord-replays": 1}
+    await elsewhere.delete()

@@ -88,7 +88,7 @@ def test_the_event_table_has_every_tenant_event() -> None:
 
 def test_every_promise_names_tests_that_exist() -> None:
     """Each promise has its row, with the test that would catch its breach: a path and a name."""
-    promises = re.findall(r"(?m)^(\d\. )\*\*(.+?)\.?\*\*", section(README, "The straight line"))
+    promises = re.findall(r"(?m)^(\d+\. )\*\*(.+?)\.?\*\*", section(README, "The straight line"))
     cells = [row.split("|")[1:3] for row in rows("The straight line")]
     named = [name.partition("::") for _, tests in cells for name in names(tests)]
 

@@ -29,6 +29,7 @@ from consumer.letters import (
     read_letter,
     renewed,
     summary,
+    unread_letter,
 )
 from consumer.messages import DeadLetter, Delivery, dead_letter_headers
 from consumer.model import Reason
@@ -375,3 +376,11 @@ def test_letters_are_grouped_by_reason() -> None:
         Group(reason="policy_denied", count=2, newest=newest, tenant_id=TENANT_ID),
         Group(reason="invalid_event", count=1, newest=newest, tenant_id=None),
     ]
+
+
+def test_a_letter_that_we_fail_over_is_one_too() -> None:
+    """It is counted, named and can be dropped."""
+    letter = unread_letter(lying(message_id="e1"), 3, "KeyError")
+
+    assert (letter.name, letter.reason, letter.position) == ("e1", "unknown", 3)
+    assert "KeyError" in letter.error
