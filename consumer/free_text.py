@@ -5,6 +5,9 @@ container? None is a template or a pattern that the engine would evaluate; such 
 tenant's to set. `faults` holds what is about to be asked of the engine to the rows, whatever the
 document's own rules let pass; a test holds the rows to the schema, so that no field comes without
 an answer.
+
+The answers are those of containers. In a swarm's services variables, host name and mounts are
+templates to the engine: what makes those has to refuse `{{` there.
 """
 
 import re

@@ -35,7 +35,7 @@ _TIGHT: Final = frozenset(f"{NO_NEW_PRIVILEGES}{way}" for way in ("", ":true", "
 """The ways to ask for it."""
 _PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
-_MAPS: Final = ("log_options", "labels", "tmpfs", "ulimits", "cap_drop", "security_opt")
+_MAPS: Final = ("log_options", "labels", "tmpfs", "ulimits", "cap_drop")
 """Of these a tenant may have more than is forced upon it."""
 
 
@@ -80,6 +80,8 @@ class Own:
             wanted, has = getattr(self.spec, key), getattr(spec, key)
             if key == "volumes":
                 wanted = _of(tenant_id, self.forced_volumes)
+            if key == "security_opt":
+                wanted, has = {*wanted} - _TIGHT, {*has} - _TIGHT
             is_so = {*wanted} <= {*has} if key in _MAPS else wanted == has
             if not is_so:
                 yield key
@@ -98,7 +100,9 @@ class Policy:
     """The operator's rules; every default is the contract's.
 
     `images` None allows all. `max_cpu` (millicores) and `max_memory` (megabytes) None mean the
-    host's. `network_modes` None means the configured network and `none`.
+    host's. `network_modes` None means the configured network and `none`. `registries` are those
+    that the operator has logins for; `own` are the operator's options for every tenant; `resolve`
+    follows the links in a path of the host.
     """
 
     images: tuple[str, ...] | None = None

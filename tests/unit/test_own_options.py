@@ -172,6 +172,18 @@ def test_a_recorded_spec_has_to_have_what_is_forced_by_now() -> None:
     assert Operator().now_against(recorded) == ""
 
 
+def test_a_list_that_is_forced_is_all_that_a_recorded_spec_may_have() -> None:
+    """What a tenant was once allowed beside it is not kept by what is forced now."""
+    option = "seccomp=unconfined"
+    lenient = Operator(POLICY__SECURITY_OPT=f"{option}, apparmor=tenants")
+    recorded = lenient.spec(security_opt=["apparmor=tenants", option])
+
+    operator = Operator(POLICY__FORCE={"security_opt": ["apparmor=tenants"]})
+
+    assert "provider_config.security_opt" in operator.now_against(recorded)
+    assert operator.now_against(operator.spec(security_opt=[option])) == ""
+
+
 def test_a_forced_volume_has_to_be_in_a_recorded_spec() -> None:
     """With the tenant's own id in it."""
     operator = Operator(POLICY__FORCE={"volumes": ["/srv/{tenant_id}:/data"]})
