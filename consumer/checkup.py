@@ -224,6 +224,27 @@ def judge_secrets(name: str, sight: FolderSight | None) -> Examined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileSight:
+    """Who may use a file of ours."""
+
+    path: str
+    is_read_by_all: bool
+    is_written_by_all: bool
+
+
+def judge_file(name: str, what: str, sight: FileSight, *, has_secrets: bool) -> Examined | None:
+    """Judge who may use a file; None where nothing is dangerous."""
+    cure = f"chmod o-rwx {shlex.quote(sight.path)}"
+    if sight.is_written_by_all:
+        told = f"{what} {sight.path} can be written by every user here, who then owns the consumer"
+        return warning(name, told, cure)
+    if sight.is_read_by_all and has_secrets:
+        told = f"{what} {sight.path} holds secrets, and can be read by every user here"
+        return warning(name, told, cure)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSight:
     """What is there of the ledger, for the user who looks."""
 

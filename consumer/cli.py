@@ -22,6 +22,7 @@ import typer
 from consumer.checkup import Outcome
 from consumer.cli_dead_letters import dead_letters
 from consumer.errors import ConsumerError, SettingsError
+from consumer.harmless import harmless
 from consumer.model import EventKind, State, as_tenant_id
 from consumer.terminal import (
     DONE,
@@ -146,9 +147,10 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     Example: landlord-consumer check
     """
     from consumer.examination import examine
-    from consumer.settings import load, origin_of_engine
+    from consumer.settings import file_in_use, load, origin_of_engine
 
-    examined = asyncio.run(examine(load(config), origin=origin_of_engine(config)))
+    settings, origin = load(config), origin_of_engine(config)
+    examined = asyncio.run(examine(settings, origin=origin, config=file_in_use(config)))
     for thing in examined:
         if as_json:
             is_ok = thing.outcome is not Outcome.WRONG
@@ -191,7 +193,7 @@ def publish(
     )
     asyncio.run(publish_tenant_event(broker_link(settings), topology(settings), event))
     told = {"event_id": event.event_id, "type": event.kind.value}
-    print(json.dumps(told) if as_json else event.event_id)
+    print(json.dumps(told) if as_json else harmless(event.event_id))
 
 
 def _read_body(file: str | None, tenant: str | None) -> tuple[bytes, str]:

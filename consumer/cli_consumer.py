@@ -13,10 +13,11 @@ from typing import Final
 from consumer.adapters.compute_api import ask
 from consumer.adapters.rabbitmq_operator import watch_statuses
 from consumer.errors import BrokerError, ConsumerError, LoginRefused
+from consumer.harmless import harmless
 from consumer.model import Document
 from consumer.settings import Settings
-from consumer.terminal import harmless, live_table, print_table, say
-from consumer.wiring import broker_link, http_url, topology
+from consumer.terminal import live_table, print_table, say
+from consumer.wiring import broker_link, http_token, http_url, topology
 
 COLUMNS: Final = ("tenant", "state", "reason", "wanted", "message")
 _FIELDS: Final = ("tenant_id", "state", "reason", "desired", "message")
@@ -150,7 +151,8 @@ def _row(tenant: Document) -> tuple[object, ...]:
 async def ask_consumer(settings: Settings, url: str | None, path: str) -> dict[str, object]:
     """Return what the consumer answers. Raises ConsumerError when it is no answer."""
     base = (url or http_url(settings)).rstrip("/")
-    code, document = await ask(base, path, token=settings.http.token)
+    token = http_token(settings, url)
+    code, document = await ask(base, path, token=token)
     if code != 200:
         raise ConsumerError(f"{code}: {document.get('message', document)}")
     return document

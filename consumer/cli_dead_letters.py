@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.errors import ConsumerError, MessageRefused
+from consumer.harmless import harmless
 from consumer.model import Document
 from consumer.terminal import (
     FAILED,
     ConfigOption,
     JsonOption,
-    harmless,
     has_agreed,
     print_table,
     refuse,

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from consumer import wiring
 from consumer.adapters.compute_api import ask
 from consumer.adapters.docker_checkup import DockerCheckup, EngineSight
 from consumer.adapters.ledger import (
+    ledger_files,
     ledger_folder,
     look_at_containers,
     look_at_ledger,
@@ -26,6 +28,7 @@ from consumer.adapters.rabbitmq_checkup import BrokerSight, look_at_broker
 from consumer.adapters.registries import LoginError
 from consumer.adapters.surroundings import (
     free_bytes,
+    look_at_file,
     look_at_folder,
     look_at_socket,
     missing_paths,
@@ -41,6 +44,7 @@ from consumer.checkup import (
     judge_clock,
     judge_dead_letters,
     judge_driver,
+    judge_file,
     judge_ledger,
     judge_names,
     judge_network,
@@ -56,7 +60,7 @@ from consumer.checkup import (
 )
 from consumer.errors import ConsumerError, LoginRefused, SettingsError, VhostRefused
 from consumer.policy_volumes import folders
-from consumer.settings import Settings
+from consumer.settings import FileInUse, Settings
 
 _T = TypeVar("_T")
 
@@ -72,6 +76,7 @@ class _Ground:
     settings: Settings
     origin: str
     """Which setting said where the engine is."""
+    config: FileInUse | None
     docker: DockerCheckup
     engine: "asyncio.Task[EngineSight | ConsumerError]"
     broker: "asyncio.Task[BrokerSight | ConsumerError]"
@@ -80,7 +85,9 @@ class _Ground:
 _Check = Callable[[_Ground], Awaitable[list[Examined]]]
 
 
-async def examine(settings: Settings, *, origin: str) -> list[Examined]:
+async def examine(
+    settings: Settings, *, origin: str, config: FileInUse | None = None
+) -> list[Examined]:
     """Look everything over; return what each check comes to, in the order of the list."""
     try:
         docker = wiring.docker_checkup(settings)
@@ -90,6 +97,7 @@ async def examine(settings: Settings, *, origin: str) -> list[Examined]:
         ground = _Ground(
             settings,
             origin,
+            config,
             docker,
             group.create_task(_outcome(docker.look()), name="engine"),
             group.create_task(_outcome(_look_at_broker(settings)), name="broker"),
@@ -159,6 +167,22 @@ async def _settings(ground: _Ground) -> list[Examined]:
         return [wrong(name, str(fault)) for fault in error.faults]
     warnings = ground.settings.warnings()
     return [warning(name, words) for words in warnings] or [fine(name, "valid")]
+
+
+async def _files(ground: _Ground) -> list[Examined]:
+    name, config = "files", ground.config
+    looked_at = [("the file of settings", str(config.path), config.has_secrets)] if config else []
+    try:
+        ledger = ledger_files(ground.settings.ledger.url)
+    except ConsumerError as error:
+        return [untried(name, str(error))]
+    looked_at += [("the ledger", path, True) for path in ledger]
+    found = []
+    for what, path, has_secrets in looked_at:
+        sight = await _in_thread(partial(look_at_file, path))
+        if sight is not None:
+            found.append(judge_file(name, what, sight, has_secrets=has_secrets))
+    return [each for each in found if each] or [fine(name, "not open to other users of this host")]
 
 
 async def _policy(ground: _Ground) -> list[Examined]:
@@ -399,7 +423,7 @@ async def _dead_letters(ground: _Ground) -> list[Examined]:
 async def _trouble_with_dead_letters(settings: Settings) -> str | None:
     """Return what the consumer says of them; only a publish would show it from outside."""
     try:
-        _, document = await ask(wiring.http_url(settings), "/readyz", token=settings.http.token)
+        _, document = await ask(wiring.http_url(settings), "/readyz", token=None)
     except ConsumerError:
         return None  # it need not run now
     parts = document.get("components")
@@ -455,6 +479,7 @@ async def _containers(ground: _Ground) -> list[Examined]:
 
 CHECKS: Final[dict[str, _Check]] = {
     "settings": _settings,
+    "files": _files,
     "policy": _policy,
     "recorded tenants": _recorded,
     "secrets": _secrets,

@@ -11,11 +11,14 @@ import sys
 from typing import Final
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from consumer.folding import FoldingHandler
+from consumer.harmless import harmless, in_one_line
 
 _CREDENTIALS: Final = re.compile(r"(://[^:@/\s]*):[^/\s]+@")
+_OF_LINES: Final = frozenset({"event", "exception", "stack"})
+_PLAIN: Final = (bool, int, float, type(None))
 _TALKATIVE: Final = ("aiodocker", "aiohttp", "asyncio", "sqlalchemy")
 _REPETITIVE: Final = ("aio_pika", "aiormq")
 """They log every try of a broker that is away; we tell of its loss and its return, once each."""
@@ -45,6 +48,7 @@ def configure(*, level: str, form: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *((_as_harmless,) if is_text else ()),
                 _renderer(is_text=is_text),
                 _mask,
             ],
@@ -58,6 +62,23 @@ def configure(*, level: str, form: str) -> None:
     for name in _REPETITIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
+
+
+def _as_harmless(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Write out control characters: who reads text may read it on a terminal. JSON does by itself.
+
+    Line ends are kept in what is of several lines, tracebacks and the words of libraries.
+    """
+    return {
+        in_one_line(key): _harmless_value(value, has_lines=key in _OF_LINES)
+        for key, value in line.items()
+    }
+
+
+def _harmless_value(value: object, *, has_lines: bool) -> object:
+    if isinstance(value, str):
+        return harmless(value) if has_lines else in_one_line(value)
+    return value if isinstance(value, _PLAIN) else in_one_line(repr(value))
 
 
 def _renderer(*, is_text: bool) -> Processor:

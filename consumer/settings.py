@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -24,6 +25,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     ValidationError,
     model_validator,
@@ -48,6 +50,8 @@ _UNTOLD: Final = (
     _REGISTRIES,
 )
 """Settings whose values, and what lies below them, never appear in a fault."""
+_SECRET: Final = frozenset({"broker.url", "http.token", "ledger.url"})
+"""Settings in which a password may stand."""
 _TLS_PORT: Final = 2376
 _STANDARD_SOCKET: Final = "unix:///var/run/docker.sock"
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
@@ -405,6 +409,18 @@ class Http(_Group):
         (), description="names accepted in `Host` besides loopback's"
     )
 
+    _is_astray: bool = PrivateAttr(default=False)
+
+    @property
+    def is_address_astray(self) -> bool:
+        """Whether the token was chosen, and the address comes from a file that was only found."""
+        return self._is_astray
+
+    def find_astray(self, found: AbstractSet[str], chosen: AbstractSet[str]) -> None:
+        """Take what the file that happened to be there says, and what somebody chose."""
+        is_found = not found.isdisjoint({"http.host", "http.port"})
+        self._is_astray = is_found and "http.token" in chosen
+
 
 class Reconcile(_Group):
     resync_seconds: Seconds = Field(60.0, description="how often everything is compared")
@@ -521,6 +537,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     """
     environ = os.environ if environ is None else environ
     tree = _read_file(path, environ)
+    found = _keys(tree) if _chosen(path, environ) is None else frozenset[str]()
     faults, variables = _overlay_environment(tree, environ)
     variables |= _overlay_docker(tree, environ)
     try:
@@ -530,6 +547,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     else:
         faults += _above_ceilings(settings, variables)
         if not faults:
+            settings.http.find_astray(found - variables.keys(), variables.keys())
             return settings
     raise SettingsError(tuple(faults))
 
@@ -582,8 +600,39 @@ def _above_ceilings(settings: Settings, variables: Mapping[str, str]) -> list[Fa
     return faults
 
 
+@dataclass(frozen=True, slots=True)
+class FileInUse:
+    """The file that settings are read from."""
+
+    path: Path
+    has_secrets: bool
+    """Whether a login or the token stands in it."""
+
+
+def file_in_use(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> FileInUse | None:
+    """Return which file is read, None where it is none. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    keys = _keys(_read_file(path, environ))
+    chosen = _chosen(path, environ) or Path(_USUAL_FILE)
+    return FileInUse(chosen, bool(keys & _SECRET)) if chosen.is_file() else None
+
+
+def _keys(tree: Mapping[str, object]) -> frozenset[str]:
+    """Return the settings of the groups in the tree that somebody gave a value."""
+    groups = ((group, below) for group, below in tree.items() if isinstance(below, dict))
+    return frozenset(f"{group}.{name}" for group, below in groups for name in below)
+
+
+def _chosen(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that somebody named; None where it is one that happens to be there."""
+    variable = environ.get(CONFIG_VARIABLE)
+    return path or (Path(variable) if variable else None)
+
+
 def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, object]:
-    chosen = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    chosen = _chosen(path, environ)
     if chosen is None:
         chosen = Path(_USUAL_FILE)
         if not chosen.is_file():

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumer.checkup import Examined, Outcome
+from consumer.harmless import harmless, in_one_line
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -38,22 +39,17 @@ def hush_libraries() -> None:
 
 
 def say(message: str) -> None:
-    """Tell the person something that is no answer: on stderr."""
-    print(f"landlord-consumer: {message}", file=sys.stderr)
+    """Tell the person something that is no answer: on stderr.
+
+    It may hold the words of a server, which get no line of their own.
+    """
+    print(f"landlord-consumer: {in_one_line(message)}", file=sys.stderr)
 
 
 def refuse(message: str) -> NoReturn:
     """End the command as wrongly used."""
     say(message)
     raise typer.Exit(WRONG_USE)
-
-
-def harmless(text: str) -> str:
-    """Return the text with its control characters written out, but for line ends and tabs."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 def print_table(*columns: str, rows: list[tuple[object, ...]]) -> None:
@@ -120,7 +116,7 @@ async def has_agreed(question: str) -> bool:
 
     Through the event loop, so that a connection to the broker outlives a long thought.
     """
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{in_one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     loop = asyncio.get_running_loop()
     answered = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), answered.set)

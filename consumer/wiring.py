@@ -40,7 +40,7 @@ from consumer.clock import Clock
 from consumer.connections import HttpLimits
 from consumer.contract import BrokerNames
 from consumer.document import DocumentError, SpecDefaults, read_document, to_spec
-from consumer.errors import Fault, SettingsError
+from consumer.errors import ConsumerError, Fault, SettingsError
 from consumer.finding import Rules
 from consumer.memory import MemoryBudget
 from consumer.metrics import Metrics
@@ -148,6 +148,20 @@ def http_url(settings: Settings) -> str:
     """Return where a consumer with these settings answers, asked from its own host."""
     host = _ANY.get(settings.http.host, settings.http.host)
     return f"http://{authority(host, settings.http.port)}"
+
+
+def http_token(settings: Settings, url: str | None) -> str | None:
+    """Return the token that is sent to the address given, or else to that of the settings.
+
+    One that was chosen never goes to an address that was found: whoever may put a file into the
+    folder would be sent it. Raises ConsumerError.
+    """
+    if url is None and settings.http.is_address_astray:
+        raise ConsumerError(
+            "http.token is not sent to the address in ./config.yaml, which was found in this "
+            "folder and chosen by nobody: give --config config.yaml, if it is yours, or --url"
+        )
+    return settings.http.token
 
 
 def docker_board(settings: Settings) -> DockerBoard:

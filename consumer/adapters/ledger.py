@@ -652,6 +652,12 @@ def ledger_folder(url: str) -> str:
     return str(nearest_folder(str(_path(url))))
 
 
+def ledger_files(url: str) -> list[str]:
+    """Return the files that the ledger has, or may have. Raises LedgerError for the URL."""
+    path = str(_path(url))
+    return [path, f"{path}-wal", f"{path}-shm"]
+
+
 def look_at_ledger(url: str) -> LedgerSight:
     """Return what is there of the ledger; change nothing of it. Raises LedgerError for the URL."""
     path, folder = _path(url), ledger_folder(url)

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from consumer.checkup import FolderSight, SocketSight
+from consumer.checkup import FileSight, FolderSight, SocketSight
 
 _CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
@@ -81,6 +81,19 @@ def look_at_folder(path: str) -> FolderSight:
         is_readable=_may(path, os.R_OK | os.X_OK),
         is_open_to_all=bool(mode & stat.S_IROTH),
         user=user_name(),
+    )
+
+
+def look_at_file(path: str) -> FileSight | None:
+    """Return who may use the file; None where it is none, or cannot be seen."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return FileSight(
+        path=path,
+        is_read_by_all=bool(status.st_mode & stat.S_IROTH),
+        is_written_by_all=bool(status.st_mode & stat.S_IWOTH),
     )
 
 

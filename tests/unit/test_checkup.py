@@ -6,6 +6,7 @@ from consumer.checkup import (
     ENGINE_SPACE,
     BrokerUser,
     Examined,
+    FileSight,
     FolderSight,
     LedgerSight,
     Outcome,
@@ -15,6 +16,7 @@ from consumer.checkup import (
     judge_clock,
     judge_dead_letters,
     judge_driver,
+    judge_file,
     judge_ledger,
     judge_names,
     judge_network,
@@ -339,3 +341,28 @@ def test_dead_letters_are_told(trouble: str | None, count: int | None, outcome: 
 
     assert judged.outcome is outcome
     assert (judged.cure is not None) is (outcome in (Outcome.WARNING, Outcome.WRONG))
+
+
+@pytest.mark.parametrize(
+    ("is_read_by_all", "is_written_by_all", "has_secrets", "words"),
+    [
+        (False, False, True, None),
+        (True, False, False, None),
+        (True, False, True, "holds secrets, and can be read by every user here"),
+        (True, True, False, "can be written by every user here"),
+    ],
+)
+def test_a_file_that_is_open_to_others_is_told(
+    is_read_by_all: bool, is_written_by_all: bool, has_secrets: bool, words: str | None
+) -> None:
+    """With the command that shuts it."""
+    sight = FileSight(
+        path="/a b", is_read_by_all=is_read_by_all, is_written_by_all=is_written_by_all
+    )
+
+    judged = judge_file("files", "the ledger", sight, has_secrets=has_secrets)
+
+    assert (judged is None) is (words is None)
+    if judged is not None and words is not None:
+        assert words in judged.message
+        assert judged.cure == "chmod o-rwx '/a b'"

@@ -4,7 +4,6 @@ import pytest
 from typer.testing import CliRunner
 
 from consumer.cli import cli
-from consumer.terminal import harmless
 
 
 @pytest.mark.parametrize(
@@ -29,16 +28,3 @@ def test_what_is_not_clear_is_wrong_use(words: tuple[str, ...], told: str) -> No
 
     assert done.exit_code == 2
     assert told in done.output
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[2Jgone\r", "\\x1b[2Jgone\\r"),
-        ("two\n\tlines, \u00fcml\u00e4uts", "two\n\tlines, \u00fcml\u00e4uts"),
-        ("\u202eright to left", "\\u202eright to left"),
-    ],
-)
-def test_what_is_printed_cannot_rewrite_the_terminal(text: str, shown: str) -> None:
-    """Control characters are written out; text is left as it is."""
-    assert harmless(text) == shown

@@ -203,6 +203,20 @@ def test_an_exception_does_not_show_what_variables_held(form: str) -> None:
     assert "s3cret" not in stderr.getvalue()
 
 
+@pytest.mark.parametrize("value", ["\x1b[2J\n2026 [info] forged", ["\x1b[2J\n"], {"\x1b[2J\n": 1}])
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_value_rewrites_the_terminal(form: str, value: object) -> None:
+    """Control characters are written out, and a value is no line of its own."""
+    stderr = written(form=form)
+
+    structlog.get_logger("any").info("recorded", event_id=value, **{"key\x1b": 1})
+    logging.getLogger("library").warning("got %s", "\x1b[2J")
+
+    assert "\x1b" not in stderr.getvalue()
+    assert len(stderr.getvalue().splitlines()) == 2
+    assert "2J" in stderr.getvalue()
+
+
 class Address:
     """Something that shows its URL when it is printed."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import SettingsError
-from consumer.settings import CONFIG_VARIABLE, Settings, describe, load
+from consumer.settings import CONFIG_VARIABLE, FileInUse, Settings, describe, file_in_use, load
 
 DATA = Path(__file__).parent / "data"
 SECRET = "s3cr3t-words"
@@ -27,6 +27,12 @@ def loaded(text: str = "", **environ: str) -> Settings:
     path = Path("settings.yaml")
     path.write_text(text, encoding="utf-8")
     return load(path, environ)
+
+
+def found(text: str, **environ: str) -> Settings:
+    """Return the settings of a file that happens to be in the folder, and of these variables."""
+    Path("config.yaml").write_text(text, encoding="utf-8")
+    return load(environ=environ)
 
 
 def faults(text: str = "", **environ: str) -> list[str]:
@@ -803,3 +809,62 @@ def test_every_setting_can_be_set_by_a_variable() -> None:
     variables = {f"LANDLORD_{doc.key.upper().replace('.', '__')}": "" for doc in describe()}
 
     assert not [fault for fault in faults(**variables) if "unknown" in fault]
+
+
+CHOSEN = {"LANDLORD_HTTP__TOKEN": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "is_astray"),
+    [
+        pytest.param("http: {port: 1}", CHOSEN, True, id="port found"),
+        pytest.param("http: {host: evil.example}", CHOSEN, True, id="host found"),
+        pytest.param(
+            "http: {port: 1}", CHOSEN | {"LANDLORD_HTTP__HOST": "own"}, True, id="only host chosen"
+        ),
+        pytest.param("http: {token: its, port: 1}", {}, False, id="its own token"),
+        pytest.param("http: {token: its, port: 1}", CHOSEN, True, id="another token"),
+        pytest.param("log: {level: debug}", CHOSEN, False, id="no address found"),
+        pytest.param(
+            "http: {port: 1}",
+            CHOSEN | {"LANDLORD_HTTP__PORT": "2"},
+            False,
+            id="address chosen over it",
+        ),
+        pytest.param(
+            "http: {port: 1}", CHOSEN | {"LANDLORD_CONFIG": "config.yaml"}, False, id="file chosen"
+        ),
+    ],
+)
+def test_a_chosen_token_does_not_go_to_a_found_address(
+    text: str, environ: dict[str, str], is_astray: bool
+) -> None:
+    """Whoever may put a file into the folder must not be sent what somebody else was given."""
+    assert found(text, **environ).http.is_address_astray is is_astray
+
+
+def test_a_file_that_was_named_is_chosen() -> None:
+    """Then its address is as good as its token."""
+    assert not loaded("http: {port: 1}", **CHOSEN).http.is_address_astray
+
+
+@pytest.mark.parametrize(
+    ("text", "has_secrets"),
+    [
+        ("broker: {url: 'amqp://a:b@c/'}", True),
+        ("http: {token: t}", True),
+        ("http: {port: 1}\nlog: {level: info}", False),
+        ("", False),
+    ],
+)
+def test_the_file_in_use_is_known(text: str, has_secrets: bool) -> None:
+    """Named or found, and whether secrets stand in it."""
+    found(text)
+
+    for in_use in (file_in_use(Path("config.yaml"), {}), file_in_use(environ={})):
+        assert in_use == FileInUse(Path("config.yaml"), has_secrets)
+
+
+def test_where_no_file_is_none_is_in_use() -> None:
+    """All is of the environment and the defaults."""
+    assert file_in_use(environ={}) is None
