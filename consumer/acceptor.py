@@ -56,6 +56,8 @@ class Acceptor:
                 yield
             finally:
                 self._end()
+                if self._opening:
+                    await asyncio.wait(self._opening)
 
     def _begin(self, sock: socket.socket) -> None:
         self._listening[sock] = None
@@ -89,10 +91,11 @@ class Acceptor:
         """Try again a little later: the socket would be ready at once, for ever."""
         if error.errno not in _SHORTAGES:
             _log.warning("http cannot accept", error=error.strerror)
-        elif not self._is_short:
-            self._is_short = True
-            _log.error("http cannot accept", error=error.strerror, cure="raise LimitNOFILE")
-        self._make_room()
+        else:
+            self._make_room()
+            if not self._is_short:
+                self._is_short = True
+                _log.error("http cannot accept", error=error.strerror, cure="raise LimitNOFILE")
         loop = asyncio.get_running_loop()
         loop.remove_reader(sock)
         self._listening[sock] = loop.call_later(self._retry_seconds, self._begin, sock)

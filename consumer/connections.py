@@ -98,8 +98,9 @@ class Held:
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        loop = asyncio.get_running_loop()
-        self._deadline = None if seconds is None else loop.call_later(seconds, self.drop)
+            self._deadline = None
+        if seconds is not None and self._wire is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self.drop)
 
     def stops_reading(self) -> None:
         """Say that he takes nothing at the moment."""

@@ -235,8 +235,10 @@ async def test_a_closed_connection_has_no_deadline() -> None:
     held.closed()
     held.closed()
     held.drop()
+    held.waits(10)
     await asyncio.sleep(1000)
 
+    assert held._deadline is None
     assert len(street.connections) == 0
     assert not wire.is_aborted
 
