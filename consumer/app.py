@@ -28,7 +28,7 @@ from consumer.contract import asyncapi
 from consumer.dead_letters import DeadLetters
 from consumer.decoding import Decoder
 from consumer.dispatcher import Dispatcher
-from consumer.ending import end_soon, loudly, on_stray_exception, outcome, until_stopped
+from consumer.ending import end_soon, leave, loudly, on_stray_exception, outcome, until_stopped
 from consumer.errors import (
     ConsumerError,
     EngineUnavailable,
@@ -69,19 +69,19 @@ async def serve(settings: Settings) -> int:
     """Run the consumer until it is told to stop; return the exit code.
 
     While another consumer owns the ledger, or holds the lease of our instance on the engine, it
-    stands by. Returns 1 when a task ended unasked. Raises ConsumerError when it cannot start: a
-    port taken, a name on the broker that has other arguments.
+    stands by. When a task ended unasked it ends the process. Raises ConsumerError when it cannot
+    start: a port taken, a name on the broker that has other arguments.
     """
     asyncio.get_running_loop().set_exception_handler(on_stray_exception)
     try:
         return await _serve(settings)
     except TaskEnded:
-        return 1  # it was told when it ended
+        leave()  # it was told when it ended
     except ConsumerError:
         raise
     except Exception as error:  # noqa: BLE001 - of a fault of ours only the place is told
         end_soon("start", error)
-        return 1
+        leave()
 
 
 async def _serve(settings: Settings) -> int:

@@ -60,6 +60,7 @@ class DeadLetters:
         self._waiting: deque[DeadLetter] = deque()
         self._under_way: list[DeadLetter] = []
         self._confirmed: list[Delivery] = []
+        self._bytes = 0
         self._session = 0
         self._refusal: str | None = None
         self._delay = retry_seconds
@@ -89,10 +90,6 @@ class DeadLetters:
         stopped = "; no more events are taken in" if self._bytes > self._most_bytes else ""
         return f"{self.held} refused events wait to be dead-lettered: {self._refusal}{stopped}"
 
-    @property
-    def _bytes(self) -> int:
-        return sum(len(letter.delivery.body) for letter in (*self._waiting, *self._under_way))
-
     async def take(self, letters: Sequence[DeadLetter]) -> None:
         """Take over these, of one batch; return once there is room in memory for more."""
         for letter in letters:
@@ -114,7 +111,9 @@ class DeadLetters:
             self._session = session
             # To acknowledge it now says only that it is not held any more.
             self._confirmed += [waiting.delivery for waiting in self._waiting]
+            self._bytes -= sum(len(waiting.delivery.body) for waiting in self._waiting)
             self._waiting.clear()
+        self._bytes += len(letter.delivery.body)
         self._waiting.append(letter)
 
     async def run(self) -> None:
@@ -182,6 +181,7 @@ class DeadLetters:
 
     def _note_confirmed(self, letter: DeadLetter) -> None:
         self._confirmed.append(letter.delivery)
+        self._bytes -= len(letter.delivery.body)
         self._delay = self._retry_seconds
         if self._refusal is not None:
             self._refusal = None

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -51,17 +51,22 @@ def end_soon(name: str, error: BaseException) -> None:
     def tell() -> None:
         _log.error("a task ended unasked", task=name, error=trace_of(error))
 
-    def leave() -> None:
+    def give_up() -> None:
         if not _is_fault(error):
             tell()
-        os._exit(_EXIT_CODE)
+        leave()
 
     if _is_fault(error):
         tell()
     # No timer of the loop: a thread that hangs in the disk is waited for after the loop has ended.
-    watchdog = threading.Timer(_FAULT_SECONDS, leave)
+    watchdog = threading.Timer(_FAULT_SECONDS, give_up)
     watchdog.daemon = True
     watchdog.start()
+
+
+def leave() -> NoReturn:
+    """End the process by a fault, now: tearing an interpreter down takes a busy machine seconds."""
+    os._exit(_EXIT_CODE)
 
 
 def on_stray_exception(_loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:

@@ -173,6 +173,7 @@ BAD_EVENTS = 40
 """Many more than a full queue takes: that of a quorum queue is a soft limit."""
 
 
+@pytest.mark.timeout(240)
 async def test_a_full_dead_letter_queue_holds_up_no_good_event(
     world: World, broker: Broker, desk: Desk
 ) -> None:
