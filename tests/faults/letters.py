@@ -1,0 +1,55 @@
+"""What was published, and whether what was dead-lettered of it is the same, and comes once."""
+
+import struct
+from collections import Counter
+from hashlib import blake2b
+
+from consumer.content_header import entries, join, split, table_of
+from tests.faults.fuzzed import MARK, Fuzzed
+
+
+class Letters:
+    """What was published, and which of it was dead-lettered."""
+
+    def __init__(self) -> None:
+        self._marked: dict[int, tuple[bytes, bytes]] = {}
+        self._others: Counter[bytes] = Counter()
+        self.valid: list[Fuzzed] = []
+        self.count = 0
+
+    def sent(self, fuzzed: Fuzzed) -> None:
+        """Note a message that is published."""
+        body = b"".join(fuzzed.message.body)
+        if fuzzed.sort == "framed":
+            self._others[_digest(body)] += 1
+            return
+        published = _as_published(fuzzed.message.properties)
+        self._marked[fuzzed.number] = published, _digest(body)
+        if fuzzed.event_id is not None:
+            self.valid.append(fuzzed)
+
+    def dead_lettered(self, properties: bytes, body: bytes) -> None:
+        """Note a dead letter: it is one of those sent, byte for byte, and comes once."""
+        self.count += 1
+        marks = [value for name, value in entries(split(properties)["headers"]) if name == MARK]
+        if not marks:
+            # What has odd headers has them changed where the broker would act upon them; that they
+            # are kept otherwise is seen in the tests of the frames.
+            self._others[_digest(body)] -= 1
+            assert self._others[_digest(body)] >= 0, "a dead letter nobody sent, or twice"
+            return
+        (number,) = struct.unpack(">i", marks[0][1:])
+        published = self._marked.pop(number, None)
+        assert published is not None, f"message {number} is a dead letter twice"
+        assert (_as_published(properties), _digest(body)) == published, f"{number} has changed"
+
+
+def _as_published(properties: bytes) -> bytes:
+    """Return the properties without what a dead letter says of itself; it is always durable."""
+    parts = split(properties)
+    own = [entry for entry in entries(parts["headers"]) if not entry[0].startswith(b"landlord-")]
+    return join({**parts, "headers": table_of(own), "delivery_mode": b"\2"})
+
+
+def _digest(*parts: bytes) -> bytes:
+    return blake2b(b"\0".join(parts), digest_size=16).digest()
