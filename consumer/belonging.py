@@ -14,6 +14,8 @@ from consumer.model import Container, ContainerId, Maker, Origin, Sighting
 
 _Seen = TypeVar("_Seen", Container, Sighting)
 
+MOST_RECORDED: Final = 16
+"""Ids of a tenant's containers; more only where somebody removes them by hand, again and again."""
 CURE_OF_LOST_LEDGER: Final = "if that ledger is lost, run `landlord-consumer take-over`"
 
 

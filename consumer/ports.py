@@ -159,7 +159,8 @@ class PassResult:
 
     `statuses` are told in this order (their sequence numbers are given by the ledger). `answered`
     says that they answer the tenant's recorded event. `applied` is set when the pass reached what
-    was wanted. `containers` and `made` are as in `Tenant`.
+    was wanted. `containers` and `made` are as in `Tenant`; `gone`
+    are the ids of those that the pass removed.
     """
 
     tenant_id: TenantId
@@ -170,6 +171,7 @@ class PassResult:
     applied: TenantSpec | None = None
     restarts: tuple[datetime, ...] = ()
     containers: tuple[ContainerId, ...] = ()
+    gone: tuple[ContainerId, ...] = ()
     made: int = 0
     correlation_id: str | None = None
     """Of the event that the pass acted upon, as `traceparent`; it need not be the newest."""

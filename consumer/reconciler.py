@@ -11,13 +11,18 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeGuard, assert_never
 
 import structlog
 
-from consumer.belonging import CURE_OF_LOST_LEDGER, is_left_by_another, ours_among
+from consumer.belonging import (
+    CURE_OF_LOST_LEDGER,
+    MOST_RECORDED,
+    is_left_by_another,
+    ours_among,
+)
 from consumer.clock import Clock
 from consumer.errors import (
     ConsumerError,
@@ -86,8 +91,6 @@ _MOST_ACTIONS: Final = 16
 _MOST_DELETED: Final = 1000
 _OF_NO_CONTAINER: Final = (Reason.ENGINE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 """Setbacks that are over once the tenant's containers are seen."""
-_MOST_RECORDED: Final = 16
-"""Ids of a tenant's containers; more only where somebody removes them by hand, again and again."""
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -381,6 +384,7 @@ class Reconciler:
                 await engine.remove(container)
                 one_pass.exchange(container, None)
                 one_pass.tenant = _without(one_pass.tenant, container)
+                one_pass.gone.append(container.container_id)
             case Rename(container, role):
                 one_pass.exchange(container, await engine.rename(container, role))
             case Adjust(container, wanted):
@@ -498,6 +502,7 @@ class Reconciler:
                 applied=applied,
                 restarts=tenant.restarts,
                 containers=tenant.containers,
+                gone=tuple(one_pass.gone),
                 made=tenant.made,
                 correlation_id=tenant.correlation_id,
                 traceparent=tenant.traceparent,
@@ -562,15 +567,16 @@ class Reconciler:
 class _Pass:
     """What one pass knows: the tenant as it goes along and as last committed, and what it sees.
 
-    `strangers` only carry the tenant's labels. `is_in_sight` is False while the engine has not been
-    seen, or was lost from sight; `is_denied` is whether the policy of today is against what is
-    recorded.
+    `strangers` only carry the tenant's labels, `gone` is what it removed. `is_in_sight` is False
+    while the engine has not been seen, or was lost from sight; `is_denied` is whether the policy of
+    today is against what is recorded.
     """
 
     tenant: Tenant
     committed: Tenant
     containers: tuple[Container, ...] = ()
     strangers: tuple[Container, ...] = ()
+    gone: list[ContainerId] = field(default_factory=list)
     is_in_sight: bool = False
     is_denied: bool = False
     is_cleaning_up: bool = False
@@ -600,7 +606,7 @@ def _with_recorded(tenant: Tenant, ours: tuple[Container, ...]) -> Tenant:
     ids = dict.fromkeys((*tenant.containers, *(it.container_id for it in ours)))
     serials = [it.origin.serial for it in ours if it.origin.maker is Maker.US]
     made = max(tenant.made, *serials, 0)
-    return replace(tenant, containers=tuple(ids)[-_MOST_RECORDED:], made=made)
+    return replace(tenant, containers=tuple(ids)[-MOST_RECORDED:], made=made)
 
 
 def _without(tenant: Tenant, gone: Container) -> Tenant:

@@ -38,7 +38,7 @@ from sqlalchemy.exc import (
 )
 
 from consumer.adapters.surroundings import may_write, nearest_folder, user_name
-from consumer.belonging import belongs, is_orphan
+from consumer.belonging import MOST_RECORDED, belongs, is_orphan
 from consumer.checkup import LedgerSight
 from consumer.clock import Clock
 from consumer.errors import LedgerError, LedgerFault, LedgerInUse, LedgerUnanswered
@@ -1093,6 +1093,12 @@ def _commit(connection: Connection, result: PassResult, now: datetime) -> tuple[
     return tuple(told)
 
 
+def _with_seen(recorded: Sequence[ContainerId], result: PassResult) -> tuple[ContainerId, ...]:
+    ids = dict.fromkeys((*recorded, *result.containers))
+    kept = [container_id for container_id in ids if container_id not in result.gone]
+    return tuple(kept[-MOST_RECORDED:])
+
+
 def _after_pass(tenant: Tenant, result: PassResult) -> Tenant:
     answered = max(tenant.answered_revision, result.revision if result.answered else 0)
     applied = tenant.applied if result.applied is None else result.applied
@@ -1102,7 +1108,8 @@ def _after_pass(tenant: Tenant, result: PassResult) -> Tenant:
         tenant,
         answered_revision=answered,
         applied=applied,
-        containers=result.containers,
+        # A take-over may have recorded another one meanwhile.
+        containers=_with_seen(tenant.containers, result),
         made=max(tenant.made, result.made),
     )
     if tenant.revision != result.revision:

@@ -526,7 +526,7 @@ async def test_a_pass_leaves_the_ids_of_the_tenants_containers(ledger: SqlLedger
 
     await answer(ledger, containers=ids, made=before + 2)
     await ledger.record([make_event(EventKind.SUSPENDED, event_id=event_number(2))])
-    await answer(ledger, containers=ids[1:], made=before + 1)
+    await answer(ledger, containers=ids[1:], gone=ids[:1], made=before + 1)
     tenant, (standing,) = await known(ledger), await ledger.list_for_resync()
 
     assert (tenant.containers, tenant.made) == (ids[1:], before + 2)
@@ -550,6 +550,16 @@ async def test_a_take_over_records_what_another_ledger_knew(ledger: SqlLedger) -
     assert (tenant.desired, tenant.setback) == (Desired.DELETED, None)
     assert tenant.containers == other.containers == (make_container().container_id,)
     assert other.desired is Desired.RUNNING
+
+
+async def test_a_pass_does_not_forget_what_was_taken_over_meanwhile(ledger: SqlLedger) -> None:
+    """Only what a pass removed itself is forgotten by it."""
+    await ledger.record([make_event()])
+    await ledger.take_over([sighting(ContainerStatus.RUNNING)], at=NOW)
+
+    await answer(ledger, containers=(ContainerId("one"),))
+
+    assert (await known(ledger)).containers == (make_container().container_id, ContainerId("one"))
 
 
 async def test_a_ledger_is_empty_until_it_knows_a_tenant(ledger: SqlLedger) -> None:
