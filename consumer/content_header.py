@@ -42,8 +42,10 @@ _NAMES: Final = (
     ("cluster_id", 2),
 )
 """In the order of their values; each with its bit among the flags."""
+_FLAGS: Final = tuple((name, 1 << bit) for name, bit in _NAMES)
 _UNKNOWN_FLAGS: Final = 0b11
 _OCTETS: Final = frozenset(("delivery_mode", "priority"))
+_TEXTS: Final = frozenset(name for name, _ in _NAMES) - _OCTETS - {"timestamp", "headers"}
 
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
@@ -126,7 +128,7 @@ def split(raw: bytes) -> dict[str, bytes]:
 
 def join(parts: Mapping[str, bytes]) -> bytes:
     """Return the bytes of these properties together: the reverse of `split`."""
-    flags = sum(1 << bit for name, bit in _NAMES if name in parts)
+    flags = sum(flag for name, flag in _FLAGS if name in parts)
     return _U16.pack(flags) + b"".join(parts[name] for name, _ in _NAMES if name in parts)
 
 
@@ -134,28 +136,26 @@ def _split(raw: bytes) -> Iterator[tuple[str, bytes]]:
     if len(raw) < _U16.size:
         raise Malformed("the flags are cut off")
     (flags,) = _U16.unpack_from(raw)
-    offset = _U16.size
-    for name, bit in _NAMES:
-        if flags >> bit & 1:
+    offset, size = _U16.size, len(raw)
+    for name, flag in _FLAGS:
+        if flags & flag:
             end = offset + _property_size(raw, name, offset)
-            if end > len(raw):
+            if end > size:
                 raise Malformed(f"{name} is cut off")
             yield name, raw[offset:end]
             offset = end
     if flags & _UNKNOWN_FLAGS:
         raise Malformed("a property is set that nobody knows")
-    if offset != len(raw):
+    if offset != size:
         raise Malformed("more bytes than the properties that are set")
 
 
 def _property_size(raw: bytes, name: str, offset: int) -> int:
+    if name in _TEXTS:
+        return (raw[offset] if offset < len(raw) else 0) + 1
     if name in _OCTETS:
         return 1
-    if name == "timestamp":
-        return _U64.size
-    if name == "headers":
-        return _length(raw, offset) + _U32.size
-    return (raw[offset] if offset < len(raw) else 0) + 1
+    return _U64.size if name == "timestamp" else _length(raw, offset) + _U32.size
 
 
 def _length(raw: bytes, offset: int) -> int:
@@ -245,21 +245,17 @@ class _Reading:
             self.faults.append(Fault(path, rule))
 
     def property(self, name: str, raw: bytes) -> object:
+        if name in _TEXTS:
+            try:
+                return raw[1:].decode()
+            except UnicodeDecodeError:
+                self.blame(name, "is not UTF-8")
+                return raw[1:]
         if name in _OCTETS:
             return raw[0]
         if name == "timestamp":
             return self._time(raw, name)
-        if name == "headers":
-            try:
-                return self._table(raw, _U32.size, len(raw), name, 0)
-            except Malformed as error:
-                self.blame(name, str(error))
-                return {}
-        try:
-            return raw[1:].decode()
-        except UnicodeDecodeError:
-            self.blame(name, "is not UTF-8")
-            return raw[1:]
+        return self._table(raw, _U32.size, len(raw), name, 0)
 
     def _time(self, raw: bytes, path: str) -> object:
         seconds = _U64.unpack(raw)[0]

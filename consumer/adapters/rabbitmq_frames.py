@@ -42,7 +42,11 @@ _END: Final = b"\xce"
 _HEARTBEAT_FRAME: Final = _HEAD.pack(_HEARTBEAT, 0, 0) + _END
 _BASIC: Final = 60
 _RETURN, _DELIVER, _GET_OK = (struct.pack(">HH", _BASIC, method) for method in (50, 60, 71))
+_WITH_CONTENT: Final = frozenset((_RETURN, _DELIVER, _GET_OK))
 _BEFORE_PROPERTIES: Final = 12
+_LENGTH: Final = struct.Struct(">I")
+_HEADERS_ALONE: Final = join({"headers": b""})
+_BEFORE_RAW: Final = b"\3rawx"
 _BODY_SIZE: Final = struct.Struct(">4xQ")
 
 _RAW, _EXCHANGE, _ROUTING_KEY = "raw", "exchange", "routing-key"
@@ -186,12 +190,12 @@ class Frames(asyncio.StreamReader):
         if self._waiting is None:
             head = await self._source.readexactly(_HEAD.size)
             kind, channel, length = _HEAD.unpack(head)
-            if kind not in (_METHOD, _HEADER):
-                return head + await self._source.readexactly(length + 1)
-            payload = (await self._source.readexactly(length + 1))[:-1]
-            if kind == _METHOD:
-                return _frame(kind, channel, self._method(channel, payload))
-            self._waiting = head + payload
+            rest = await self._source.readexactly(length + 1)
+            if kind == _METHOD and rest[:4] in _WITH_CONTENT:
+                return _frame(kind, channel, self._method(channel, rest[:-1]))
+            if kind != _HEADER:
+                return head + rest
+            self._waiting = head + rest[:-1]
         return await self._content()
 
     async def _content(self) -> bytes:
@@ -225,8 +229,6 @@ class Frames(asyncio.StreamReader):
     def _method(self, channel: int, payload: bytes) -> bytes:
         """Remember whose content comes next; take out its names that are no text."""
         method = payload[:4]
-        if method not in (_RETURN, _DELIVER, _GET_OK):
-            return payload
         passed, names = _cleaned(method, payload)
         self._methods[channel] = (method, names)
         return passed
@@ -242,6 +244,8 @@ def _cleaned(method: bytes, payload: bytes) -> tuple[bytes, dict[str, bytes]]:
     middle = begin + 1 + payload[begin]
     end = middle + 1 + payload[middle]
     exchange, key = payload[begin + 1 : middle], payload[middle + 1 : end]
+    if exchange.isascii() and key.isascii():
+        return payload, {}
     odd = {
         name: value
         for name, value in ((_EXCHANGE, exchange), (_ROUTING_KEY, key))
@@ -275,8 +279,10 @@ def _is_text(value: bytes) -> bool:
 
 def _wrapped(raw: bytes, names: dict[str, bytes]) -> bytes:
     """Return properties that hold all this as bytes, which is nothing that fails to decode."""
-    kept = [bytes_entry(name, value) for name, value in ((_RAW, raw), *names.items())]
-    return join({"headers": table_of(kept)})
+    table = b"".join((_BEFORE_RAW, _LENGTH.pack(len(raw)), raw))
+    if names:
+        table += table_of(bytes_entry(*name) for name in names.items())[_LENGTH.size :]
+    return b"".join((_HEADERS_ALONE, _LENGTH.pack(len(table)), table))
 
 
 def _named(raw: bytes) -> bytes:
@@ -327,25 +333,21 @@ class FrameTransport(TransportFactory):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message's properties as they came, and the names by which it came."""
+    """A message's properties as they came; and the names by which it came that are no text."""
 
     raw: bytes
-    exchange: bytes
-    routing_key: bytes
+    exchange: bytes | None
+    routing_key: bytes | None
 
 
 def received(message: DeliveredMessage) -> Received:
     """Return what was taken past the library; the message has to have come through `Frames`."""
     headers = message.header.properties.headers or {}
-
-    def passed(name: str, otherwise: bytes) -> bytes:
-        value = headers.get(name)
-        return bytes(value) if isinstance(value, bytearray) else otherwise
-
+    raw, exchange, key = headers.get(_RAW), headers.get(_EXCHANGE), headers.get(_ROUTING_KEY)
     return Received(
-        raw=passed(_RAW, EMPTY),
-        exchange=passed(_EXCHANGE, (message.exchange or "").encode()),
-        routing_key=passed(_ROUTING_KEY, (message.routing_key or "").encode()),
+        raw=bytes(raw) if isinstance(raw, bytearray) else EMPTY,
+        exchange=bytes(exchange) if isinstance(exchange, bytearray) else None,
+        routing_key=bytes(key) if isinstance(key, bytearray) else None,
     )
 
 

@@ -90,14 +90,14 @@ def _readable(
 ) -> Delivery:
     told = read(came.raw)
     names = (("exchange", came.exchange), ("routing_key", came.routing_key))
-    odd = tuple(Fault(name, "is not UTF-8") for name, value in names if not _is_text(value))
+    odd = tuple(Fault(name, "is not UTF-8") for name, value in names if value is not None)
     return Delivery(
         body=message.body,
         tag=message.delivery_tag or 0,
         session=session,
         received_at=received_at,
-        routing_key=_as_text(came.routing_key),
-        exchange=_as_text(came.exchange),
+        routing_key=_as_text(came.routing_key, message.routing_key),
+        exchange=_as_text(came.exchange, message.exchange),
         redelivered=bool(message.redelivered),
         headers=told.headers,
         properties=told.values,
@@ -110,13 +110,5 @@ def _readable(
     )
 
 
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _as_text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+def _as_text(odd: bytes | None, text: str | None) -> str:
+    return (text or "") if odd is None else odd.decode("utf-8", "backslashreplace")
