@@ -168,9 +168,9 @@ async def test_an_escape_by_the_document_is_refused_with_one_reason(
 
 
 async def test_labels_that_only_look_like_ours_take_nobody_in(world: World) -> None:
-    """Another case or a blank makes another label: the tenant stays whose it is."""
+    """A blank or a further part makes another label: the tenant stays whose it is."""
     prefix = world.names.prefix
-    labels = {f"{prefix.upper()}.tenant_id": "other", f" {prefix}.tenant_id": "other"}
+    labels = {f"{prefix}-tenant_id": "other", f" {prefix}.tenant_id": "other"}
 
     await world.run_tenant("lookalike", labels=labels)
 
