@@ -27,6 +27,10 @@ soak: $(READY) ## random events under random trouble, 20 minutes (SEED=1, SECOND
 	@$(BIN)/python -m deploy.lab.packages
 	@$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),1200)
 
+fuzz: $(READY) ## odd tenant events, 100,000 of them (SEED=1, COUNT=100000)
+	@$(BIN)/python -m deploy.lab.packages
+	@$(BIN)/python -m tests.faults.barrage $(if $(SEED),--seed $(SEED)) --count $(or $(COUNT),100000)
+
 bench: $(READY) ## what we cost, against bare scripts on the same servers (ARGS=--quick)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
