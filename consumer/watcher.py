@@ -4,13 +4,14 @@ Engine events are reasons to look, never facts. After every (re)connection the s
 first, then the list, so that nothing in between is missed. Losing the engine is unknown, never
 "stopped": it wakes nobody. The list also shows containers that we made of tenants that the ledger
 does not know: orphans, adopted or removed after a grace, as set. What only looks like ours is left
-alone; what another ledger's consumer made is taken over when somebody asks for it.
+alone; what another ledger's consumer made is taken over when somebody asks for it. Removing and
+tidying goes on beside the watching: one that hangs keeps nobody's events waiting.
 """
 
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -97,6 +98,9 @@ class Watcher:
         self._orphaned: dict[ContainerId, float] = {}
         """Orphans that wait for their removal, and since when we know of them: the engine's word of
         their age is of another clock."""
+        self._group: asyncio.TaskGroup | None = None
+        self._beside: set[str] = set()
+        """What is under way beside the watching, by name."""
 
     @property
     def trouble(self) -> str | None:
@@ -111,6 +115,7 @@ class Watcher:
     async def run(self) -> None:
         """Watch until cancelled, for ever trying to come back to a lost engine."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             following = for_ever("engine events", self._follow_events())
             group.create_task(following, name="engine events")
             resyncing = for_ever("resync", self._resync_now_and_then())
@@ -167,7 +172,16 @@ class Watcher:
         self._metrics.resync_seconds.observe(self._clock.steady() - began)
         self._metrics.last_resync_timestamp_seconds.set(self._resynced_at.timestamp())
         self._note_trouble(None)
-        await self._tidy()
+        self._do_beside("tidying", self._tidy())
+
+    def _do_beside(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Have it done while the watching goes on, unless it is still under way."""
+        if self._group is None or name in self._beside:
+            work.close()
+            return
+        self._beside.add(name)
+        task = self._group.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._beside.discard(name))
 
     async def _tidy(self) -> None:
         try:
@@ -197,15 +211,20 @@ class Watcher:
                 _log.info("orphan adopted", tenant_id=tenant_id)
                 self._wake(tenant_id)
             case OrphanRule.REMOVE:
-                await self._remove_orphans(tenant_id)
+                self._do_beside(f"orphans of {tenant_id}", self._remove_orphans(tenant_id))
             case OrphanRule.IGNORE:
                 _log.debug("orphan ignored", tenant_id=tenant_id)
             case _:
                 assert_never(self._orphans)
 
     async def _remove_orphans(self, tenant_id: TenantId) -> None:
+        try:
+            seen = await self._engine.observe(tenant_id)
+        except EngineError as error:
+            _log.warning("orphan not looked at", tenant_id=tenant_id, error=str(error))
+            return
         now = self._clock.steady()
-        for container in await self._engine.observe(tenant_id):
+        for container in seen:
             since = self._orphaned.setdefault(container.container_id, now)
             is_young = now - since < self._times.orphan_grace_seconds
             if is_young or not is_orphan(container):

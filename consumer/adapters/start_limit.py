@@ -98,7 +98,8 @@ class StartGate:
 
     Who has created a container keeps the place for its start, which comes at once or not at all;
     other starts go before creations, so that what was begun is ended first. What hangs, a creation
-    or a start, gives up its place after a while and holds up nobody, but counts against `most`.
+    or a start, gives up its place after a while, but counts against `most`: a host that is slow all
+    over is not given ever more to do. However many hang, one at a time goes on beside them.
     """
 
     def __init__(
@@ -138,14 +139,16 @@ class StartGate:
         """Give a place to start the container in, and learn from how long it takes."""
         place = self._kept.pop(container_id, None) or await self._enter(self._starting)
         loop = asyncio.get_running_loop()
-        began, entries = loop.time(), self._entries
+        began, entries, patience = loop.time(), self._entries, self._patience()
         was_full = len(self._places) >= self._vegas.limit
         was_alone = len(self._places) == 1
         self._be_patient(place)
         try:
             yield
             was_alone = was_alone and entries == self._entries
-            self._learn(loop.time() - began, was_alone=was_alone, was_full=was_full)
+            # One that hung says little of the host, and is not to teach patience with the next.
+            seconds = min(loop.time() - began, patience)
+            self._learn(seconds, was_alone=was_alone, was_full=was_full)
         finally:
             self._leave(place)
 
@@ -180,7 +183,8 @@ class StartGate:
 
     def _has_room(self) -> bool:
         taken = len(self._places)
-        return taken < self._vegas.limit and taken + len(self._overdue) < self._vegas.most
+        is_within = taken + len(self._overdue) < self._vegas.most
+        return taken < self._vegas.limit and (is_within or not taken)
 
     def _take(self) -> "_Place":
         place = _Place()

@@ -215,24 +215,45 @@ async def test_who_gives_up_as_a_place_comes_free_is_cancelled_and_no_more() -> 
 
 
 async def test_a_start_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives up its place, and still counts against the most."""
+    """It gives up its place; where the most hang, one at a time goes on beside them."""
     monkeypatch.setattr("consumer.adapters.start_limit._FIRST_PATIENCE_SECONDS", 0.05)
     work = Work(StartGate(2))
     async with asyncio.TaskGroup() as group:
         hung = [group.create_task(work.start("hung")), group.create_task(work.start("too"))]
-        await asyncio.sleep(0.2)  # the first one's patience is over, and the second has its place
-        await spawn(group, lambda: work.start("third"))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # both have given up their places
+        await spawn(group, lambda: work.start("third"), lambda: work.start("fourth"))
         while_two_hang = list(work.begun)
-        work.ends["hung"].set()
+        work.ends["third"].set()
         await settle()
-        after_one_came_back = list(work.begun)
+        after_one_ended = list(work.begun)
         for end in work.ends.values():
             end.set()
 
     assert all(task.done() for task in hung)
-    assert while_two_hang == ["hung", "too"]
-    assert after_one_came_back == ["hung", "too", "third"]
+    assert while_two_hang == ["hung", "too", "third"]
+    assert after_one_ended == ["hung", "too", "third", "fourth"]
+
+
+@pytest.mark.looptime
+async def test_a_start_that_hung_teaches_no_patience() -> None:
+    """One that was long in coming is not what the host usually needs: the next waits no longer."""
+    gate = StartGate(1)
+    for name in ("usual", "hung"):
+        async with gate.starting(name):
+            await asyncio.sleep(1 if name == "usual" else 60)
+    began = asyncio.get_running_loop().time()
+
+    async def hang() -> None:
+        async with gate.starting("again"):
+            await asyncio.sleep(60)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hang())
+        await asyncio.sleep(0)
+        async with gate.starting("next"):
+            waited = asyncio.get_running_loop().time() - began
+
+    assert waited < 10
 
 
 async def test_a_creation_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,6 +308,29 @@ async def test_an_orphan_that_cannot_be_removed_stops_nothing(bench: Bench) -> N
     assert (left_before, bench.engine.containers()) == (1, ())
 
 
+@pytest.mark.parametrize("operation", ["observe", "remove", "tidy"])
+async def test_an_orphan_that_hangs_keeps_nobody_from_being_watched(
+    bench: Bench, operation: str
+) -> None:
+    """Engine events and the resync go on while an orphan is removed, and it is asked for once."""
+    bench.watcher = bench.made_anew(OrphanRule.REMOVE)
+    bench.engine.put(make_container())
+    hung = bench.engine.hang(operation)
+
+    async with bench.watching():
+        await asyncio.sleep(600)
+        woken_before, surveys = len(bench.woken), bench.surveys()
+        bench.engine.put(make_container(tenant_id=OTHER, container_id=ContainerId("two")))
+        await asyncio.sleep(1)
+        woken = bench.woken[woken_before:]
+        hung.set()
+
+    asked = [call.operation for call in bench.engine.calls].count(operation)
+    assert surveys > 5
+    assert woken == [OTHER]
+    assert asked == 1
+
+
 async def test_an_orphan_is_left_alone_where_so_set(bench: Bench) -> None:
     """Ignored orphans are neither recorded nor removed nor looked at."""
     bench.watcher = bench.made_anew(OrphanRule.IGNORE)
