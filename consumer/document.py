@@ -8,7 +8,6 @@ and become numbers or booleans only where the field is one.
 
 import ipaddress
 import json
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -883,7 +882,7 @@ def _mounts_over_secrets(raw: Mapping[str, object]) -> list[Fault]:
 
 
 def _is_for_secrets(path: str) -> bool:
-    inside = posixpath.normpath(path.replace("//", "/"))
+    inside = engine_options.lands_on(path)
     return inside == SECRETS_FOLDER or inside.startswith(f"{SECRETS_FOLDER}/")
 
 
@@ -916,6 +915,10 @@ def _with_force(raw: dict[str, object], force: Mapping[str, object]) -> dict[str
     over, under = _filled_in(force, raw), dict(config)
     if "log_driver" in over:
         under.pop("log_options", None)  # another driver's, or what the operator left out
+    labels, forced_labels = raw.get("labels"), over.get("labels")
+    if isinstance(labels, Mapping) and isinstance(forced_labels, Mapping):
+        # The tenant's own lie over those of its provider_config, and must not over these.
+        raw = raw | {"labels": {**labels, **forced_labels}}
     dropped, forced = under.get("cap_drop"), over.get("cap_drop")
     if isinstance(dropped, list) and isinstance(forced, list):
         over["cap_drop"] = [*forced, *dropped]  # a tenant may always do with less

@@ -37,6 +37,8 @@ _PRIORITIES: Final = frozenset({"nice", "rtprio"})
 _MEGABYTE: Final = 1024 * 1024
 _MAPS: Final = ("log_options", "labels", "tmpfs", "ulimits", "cap_drop")
 """Of these a tenant may have more than is forced upon it."""
+_TAKEN_OUT: Final = ("labels", "log_options", "ulimits", "volumes")
+"""Of these what is the operator's is told by its entries, and all else is the tenant's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Own:
         """Whether what is at this path is the operator's alone."""
         key = field.removeprefix("provider_config.").partition("[")[0]
         is_option = field.startswith("provider_config.")
-        return is_option and key in self.forced and key not in ("labels", "log_options", "ulimits")
+        return is_option and key in self.forced and key not in _TAKEN_OUT
 
     def lacking(self, spec: TenantSpec, tenant_id: str) -> Iterator[str]:
         """Yield the forced keys of which a recorded spec knows nothing."""
@@ -133,10 +135,15 @@ class Policy:
 def check(spec: TenantSpec, policy: Policy, tenant_id: str = "") -> tuple[Fault, ...]:
     """Return every rule that the tenant's spec breaks; empty when it may run."""
     asked = policy.own.taken_out(spec, tenant_id)
-    volumes = Volumes(policy.volumes, is_shared=policy.shared_volumes, resolve=policy.resolve)
+    volumes = Volumes(
+        policy.volumes,
+        is_shared=policy.shared_volumes,
+        resolve=policy.resolve,
+        mounted=(*policy.own.volumes, *policy.own.forced_volumes),
+    )
     found = [
         *(fault for rule in _RULES for fault in rule(asked, policy)),
-        *_mounts(asked, volumes, tenant_id),
+        *_mounts(asked, spec, volumes, tenant_id),
     ]
     broken = tuple(fault for fault in found if not policy.own.forces(fault.field))
     # What no rule has a word for is held to the form that may reach the engine all the same.
@@ -224,9 +231,12 @@ def _ports(spec: TenantSpec, policy: Policy) -> Iterator[Fault]:
             yield Fault("containers[0].ports", rule)
 
 
-def _mounts(spec: TenantSpec, volumes: Volumes, tenant_id: str) -> Iterator[Fault]:
-    for place, volume in enumerate(spec.volumes):
-        rule = volumes.fault(volume, tenant_id) if volume else None
+def _mounts(
+    asked: TenantSpec, spec: TenantSpec, volumes: Volumes, tenant_id: str
+) -> Iterator[Fault]:
+    for place, (own, volume) in enumerate(zip(spec.volumes, asked.volumes, strict=True)):
+        # The operator's are not held to what tenants may ask, but to where they lead by now.
+        rule = volumes.fault(volume, tenant_id) if volume else volumes.link_fault(own, tenant_id)
         if rule is not None:
             yield Fault(f"provider_config.volumes[{place}]", rule)
 

@@ -18,10 +18,19 @@ from typing import Final
 from consumer.image_reference import DEFAULT_REGISTRY, ImageReference
 
 _ANY: Final = "*"
-_HOST_NAMES: Final = ("localhost", "localdomain", "docker.internal", "metadata.google.internal")
+_NEAR_NAMES: Final = (
+    *("localhost", "localdomain", "ip6-localhost", "ip6-loopback"),
+    *("docker.internal", "containers.internal"),
+    *("metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"),
+)
+"""These and what is below them always mean the host, or who answers for its cloud."""
 _NUMBERS: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")
 _PORT: Final = re.compile(r":[0-9*?]*$")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_PUBLIC_V6: Final = ipaddress.ip_network("2000::/3")
+"""All that is handed out in IPv6: what lies outside is some host's, some link's, or nobody's."""
+_OF_CLOUDS: Final = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
+"""Read as public, and answered by the host of the virtual machine (Azure, Oracle)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,8 @@ class ImagePattern:
         )
 
     def _covers(self, registry: str) -> bool:
-        # Equal first: the brackets of an IPv6 address would be a set of characters.
-        return registry == self.registry or fnmatchcase(registry, self.registry)
+        # The brackets of an IPv6 address would be a set of characters.
+        return fnmatchcase(registry, self.registry.replace("[", "[[]"))
 
     def _leaves_open(self, image: ImageReference) -> bool:
         if image.digest is None:
@@ -102,7 +111,7 @@ def is_near(registry: str) -> bool:
     is_bracketed = registry.startswith("[")
     host = registry[1:].partition("]")[0] if is_bracketed else registry.partition(":")[0]
     host = host.lower()
-    if any(host == name or host.endswith(f".{name}") for name in _HOST_NAMES):
+    if any(host == name or host.endswith(f".{name}") for name in _NEAR_NAMES):
         return True
     try:
         return _is_near_address(ipaddress.ip_address(host))
@@ -118,4 +127,8 @@ def _is_near_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> 
             within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if within is not None:
             return _is_near_address(within)
+        if address not in _PUBLIC_V6:
+            return True
+    if any(address in network for network in _OF_CLOUDS):
+        return True
     return not address.is_global or address.is_multicast

@@ -4,20 +4,30 @@ An entry of the operator's opens a host path and what lies below, or a volume by
 `{tenant_id}` in it, to that tenant alone, and with `:ro` at its end for reading. A path is compared
 as it is written, and again as the links in it lead, where they can be seen: `resolve` says where.
 Whoever may write below a prefix may put a link there, so where links cannot be seen nothing below
-a prefix that tenants write is mounted, but the prefix itself. Between a look and the mount a tenant
-may still exchange a link: only a prefix that is mounted whole leaves nothing to be exchanged.
+a prefix that tenants write is mounted, but the prefix itself. That also holds for what the operator
+opens or mounts below it. Between a look and the mount a tenant may still exchange a link: only a
+prefix that is mounted whole leaves nothing to be exchanged.
 """
 
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 OWN: Final = "{tenant_id}"
 _READ_ONLY: Final = ":ro"
-_PRECIOUS: Final = ("/", "/proc", "/sys", "/dev", "/etc", "/var/lib/docker", "/run", "/var/run")
-"""Host paths that an allowed prefix does not open; only writing exactly them in the policy does."""
+_ENGINES: Final = tuple(
+    f"{folder}/{name}"
+    for folder in ("/run", "/var/run", "/var/lib")
+    for name in ("docker", "containerd", "containers", "podman", "landlord")
+)
+_PRECIOUS: Final = (
+    *("/", "/proc", "/sys", "/dev", "/etc", "/run", "/var/run", "/var/spool", *_ENGINES),
+    *("/bin", "/boot", "/home", "/lib", "/lib64", "/opt", "/root", "/sbin", "/srv", "/usr", "/var"),
+)
+"""Host paths that an allowed prefix does not open, nor a tenant's id; only writing exactly them in
+the policy does."""
 _ALL_THE_SAME: Final = "compute.policy.shared_volumes: true"
 _LET_OUT: Final = frozenset({"shared", "rshared"})
 """Would let mounts made in the container out to the host."""
@@ -38,6 +48,8 @@ class Opening:
 
     source: str
     is_read_only: bool
+    filled_below: str | None = None
+    """The folder from which on a tenant's id says what it is; None where none was filled in."""
 
     @property
     def is_path(self) -> bool:
@@ -51,7 +63,10 @@ class Opening:
 
     def of(self, tenant_id: str) -> "Opening":
         """Return what it opens to this tenant."""
-        return Opening(self.source.replace(OWN, tenant_id), self.is_read_only)
+        if not self.is_of_one:
+            return self
+        above = posixpath.dirname(self.source.partition(OWN)[0] + "x")
+        return Opening(self.source.replace(OWN, tenant_id), self.is_read_only, above)
 
 
 def opening(entry: str) -> Opening:
@@ -60,6 +75,13 @@ def opening(entry: str) -> Opening:
     if source.startswith("/"):
         source = posixpath.normpath("/" + source.lstrip("/"))
     return Opening(source, is_read_only=entry.endswith(_READ_ONLY))
+
+
+def _mounted(volume: str) -> Opening:
+    """Return what a volume of the operator's, as it is written, gives every tenant."""
+    source, _, rest = volume.partition(":")
+    is_read_only = "ro" in rest.partition(":")[2].split(",")
+    return replace(opening(source), is_read_only=is_read_only)
 
 
 def folders(entries: Sequence[str]) -> tuple[str, ...]:
@@ -78,9 +100,9 @@ def shared_faults(entries: Sequence[str], mounted: Sequence[str] = ()) -> Iterat
     paths = {entry: opening(entry) for entry in entries if entry.startswith("/")}
     writers = {entry: path for entry, path in paths.items() if not path.is_read_only}
     for volume in mounted:
-        source, _, rest = volume.partition(":")
-        if source.startswith("/") and "ro" not in rest.partition(":")[2].split(","):
-            writers[volume] = opening(source)
+        given = _mounted(volume)
+        if given.is_path and not given.is_read_only:
+            writers[volume] = given
     for entry, path in paths.items():
         if re.search(r"[{}]", path.source.replace(OWN, "")):
             yield f"{entry}: {OWN} is all that can be filled in"
@@ -127,6 +149,8 @@ class Volumes:
     is_shared: bool = False
     """Whether the operator knows that tenants share what they write."""
     resolve: Resolve = unseen
+    mounted: tuple[str, ...] = ()
+    """The operator's own, which every tenant gets."""
 
     def fault(self, volume: str, tenant_id: str) -> str | None:
         """Return what is against the volume; None where it may be mounted."""
@@ -134,8 +158,7 @@ class Volumes:
         modes = frozenset(rest.partition(":")[2].split(","))
         if modes & _LET_OUT:
             return f"{min(modes & _LET_OUT)} would let mounts out to the host, got {volume!r}"
-        allowed = [opening(entry).of(tenant_id) for entry in self.entries]
-        opened = [entry for entry in allowed if self._opens(entry, source)]
+        opened = [entry for entry in self._allowed(tenant_id) if self._opens(entry, source)]
         if not opened:
             listing = ", ".join(self.entries) or "nothing"
             return f"compute.policy.volumes allows only {listing}, got {source!r}"
@@ -144,7 +167,28 @@ class Volumes:
                 return f"compute.policy.volumes has it with :ro alone, got {volume!r}"
             if modes & _RELABEL:
                 return f"what is only to be read is not relabelled, got {volume!r}"
+        return self.link_fault(volume, tenant_id)
+
+    def link_fault(self, volume: str, tenant_id: str) -> str | None:
+        """Return where what lies below another path that the tenant writes leads out of that.
+
+        Whoever opened or gave it: the tenant may have put a link in its place.
+        """
+        source = volume.partition(":")[0]
+        if not source.startswith("/"):
+            return None
+        path = opening(source).source
+        given = (_mounted(text).of(tenant_id) for text in self.mounted)
+        for above in (*self._allowed(tenant_id), *given):
+            is_written = above.is_path and not above.is_read_only and above.source != path
+            is_below = is_written and is_at_or_above(above.source, path)
+            if is_below and not self._leads_within(path, above):
+                rule = "lies below what the tenant writes, and may lead out of it by a link"
+                return f"{rule}, got {source!r}"
         return None
+
+    def _allowed(self, tenant_id: str) -> list[Opening]:
+        return [opening(entry).of(tenant_id) for entry in self.entries]
 
     def _opens(self, entry: Opening, source: str) -> bool:
         if not source.startswith("/") or not entry.is_path:
@@ -153,7 +197,7 @@ class Volumes:
             return False
         path = posixpath.normpath("/" + source.lstrip("/"))
         if path == entry.source:
-            return True
+            return entry.filled_below is None or not _is_precious(path, entry.filled_below)
         return _lies_within(path, entry.source) and self._leads_within(path, entry)
 
     def _leads_within(self, path: str, entry: Opening) -> bool:
@@ -166,13 +210,16 @@ class Volumes:
 
 def _lies_within(path: str, prefix: str) -> bool:
     """Whether the prefix opens what lies below it; nothing that is precious."""
-    if prefix == "/" or not is_at_or_above(prefix, path):
-        return False
+    return prefix != "/" and is_at_or_above(prefix, path) and not _is_precious(path, prefix)
+
+
+def _is_precious(path: str, prefix: str) -> bool:
+    """Whether the path, at or below the prefix, is one that only its own name opens."""
     if path.endswith("/docker.sock") or any(is_at_or_above(path, kept) for kept in _PRECIOUS):
-        return False
+        return True
     # Below a precious path only a prefix that itself lies in it opens the way.
     within = [kept for kept in _PRECIOUS[1:] if is_at_or_above(kept, path)]
-    return all(is_at_or_above(kept, prefix) for kept in within)
+    return not all(is_at_or_above(kept, prefix) for kept in within)
 
 
 def is_at_or_above(upper: str, path: str) -> bool:

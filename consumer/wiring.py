@@ -34,7 +34,7 @@ from consumer.adapters.rabbitmq_topology import (
     Topology,
 )
 from consumer.adapters.registries import LoginFile, RegistryLogins
-from consumer.adapters.surroundings import follow_links
+from consumer.adapters.surroundings import follow_links_below
 from consumer.checkup import BrokerUser
 from consumer.clock import Clock
 from consumer.connections import HttpLimits
@@ -47,7 +47,7 @@ from consumer.metrics import Metrics
 from consumer.model import TenantId, TenantSpec, authority
 from consumer.policy import Admission, Own, Policy, check
 from consumer.policy_options import size_bytes
-from consumer.policy_volumes import unseen
+from consumer.policy_volumes import folders, unseen
 from consumer.reconciler import Backoff
 from consumer.settings import Docker, Settings
 from consumer.tracing import UNTRACED, Traces
@@ -291,6 +291,9 @@ def policy(settings: Settings) -> Policy:
     """Return the operator's rules."""
     rules, docker = settings.compute.policy, settings.compute.docker
     is_here = docker.url.startswith("unix:")
+    own = _own_options(settings)
+    given = (volume.partition(":")[0] for volume in (*own.volumes, *own.forced_volumes))
+    tops = folders((*rules.volumes, *given))
     return Policy(
         images=rules.images,
         require_digest=rules.require_digest,
@@ -312,8 +315,8 @@ def policy(settings: Settings) -> Policy:
         max_pids=rules.max_pids,
         cap_drop=rules.cap_drop,
         registries=tuple(name for name in docker.registries if name != "docker_config"),
-        own=_own_options(settings),
-        resolve=follow_links if is_here else unseen,
+        own=own,
+        resolve=follow_links_below(tops) if is_here else unseen,
     )
 
 

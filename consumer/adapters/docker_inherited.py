@@ -45,7 +45,8 @@ def override(document: Document, brought: Inherited) -> Document:
 
 
 def _is_too_often(interval: object) -> bool:
-    return isinstance(interval, int) and 0 < interval < _LEAST
+    # 0 is the engine's default. Below that, which no engine refuses of an image, it never rests.
+    return isinstance(interval, int) and interval != 0 and interval < _LEAST
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +130,19 @@ def follow_links(path: str) -> str | None:
         return None if target is None else os.path.join(target, name)  # noqa: PTH118 - as above
     except OSError:
         return None
+
+
+def follow_links_below(tops: tuple[str, ...]) -> Callable[[str], str | None]:
+    """Return `follow_links` for what lies below these folders, where they can be seen from here.
+
+    In a container they may be none of the host's: nothing is known then of what lies below.
+    """
+
+    def follow(path: str) -> str | None:
+        within = [top for top in tops if path == top or path.startswith(f"{top.rstrip('/')}/")]
+        return follow_links(path) if all(map(os.path.isdir, within)) else None
+
+    return follow
 
 
 def missing_paths(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ SECOND = 1_000_000_000
             {"Config": {"Healthcheck": {"Interval": 10**6, "StartInterval": 10**6}}},
             Inherited(intervals=("Interval", "StartInterval")),
         ),
+        ({"Config": {"Healthcheck": {"Interval": -1}}}, Inherited(intervals=("Interval",))),
     ],
 )
 def test_what_has_to_be_overridden_is_found(config: dict[str, object], brought: Inherited) -> None:

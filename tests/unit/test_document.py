@@ -598,6 +598,7 @@ def test_label_key_is_refused(labelled: object, path: str, key: str) -> None:
         ({"volumes": ["data:/run//secrets/:ro"]}, "volumes[0]"),
         ({"volumes": ["data:/run/secrets/db"]}, "volumes[0]"),
         ({"tmpfs": {"/run/secrets": ""}}, "tmpfs./run/secrets"),
+        ({"tmpfs": {"///run/./secrets/x": ""}}, "tmpfs.///run/./secrets/x"),
     ],
 )
 def test_nothing_is_mounted_over_the_secrets(config: dict[str, object], field: str) -> None:

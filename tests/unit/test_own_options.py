@@ -200,3 +200,33 @@ def test_what_a_log_may_have_is_at_most_what_the_operator_says() -> None:
     assert "64k to 1m" in operator.denial(log_options={"max-size": "1.1m"})
     with pytest.raises(SettingsError, match="has to be a size"):
         Operator(POLICY__LOG_MAX_SIZE="1k")
+
+
+def test_the_operators_volume_below_a_tenants_is_held_to_where_it_leads(tmp_path: Path) -> None:
+    """A tenant that exchanges it for a link has it mounted no more, forced or not."""
+    own, config = f"{tmp_path}/{{tenant_id}}", f"{tmp_path}/{{tenant_id}}/config"
+    (tmp_path / TENANT_ID / "config").mkdir(parents=True)
+    given = {"volumes": [f"{own}:/data", f"{config}:/config:ro"]}
+    operators = [Operator(DOCKER__PROVIDER_CONFIG=given), Operator(POLICY__FORCE=given)]
+
+    recorded = [operator.spec() for operator in operators]
+    before = [them.now_against(spec) for them, spec in zip(operators, recorded, strict=True)]
+    (tmp_path / TENANT_ID / "config").rmdir()
+    (tmp_path / TENANT_ID / "config").symlink_to("/")
+
+    assert before == ["", ""]
+    for operator, spec in zip(operators, recorded, strict=True):
+        assert "may lead out of it by a link" in operator.now_against(spec)
+
+
+def test_forced_labels_cannot_be_taken_back_by_the_documents_own() -> None:
+    """Wherever the document has its labels."""
+    operator = Operator(POLICY__FORCE={"labels": {"team": "ops"}})
+    labels = {"team": "theirs", "colour": "blue"}
+
+    body = make_document(labels=labels, provider_config={"labels": labels})
+    spec = operator.admission.admit(make_delivery(1, body=body)).spec
+
+    assert spec is not None
+    assert dict(spec.labels) == {"team": "ops", "colour": "blue"}
+    assert operator.now_against(spec) == ""

@@ -82,6 +82,17 @@ def test_a_pattern_lets_pass_what_it_names(pattern: str, image: str) -> None:
         "[::ffff:127.0.0.1]:5000",
         "[64:ff9b::a9fe:a9fe]",
         "[2002:7f00:1::]",
+        "[fec0::1]",
+        "[::7f00:1]:5000",
+        "[::ffff:0:7f00:1]",
+        "[64:ff9b:1::7f00:1]",
+        "168.63.129.16",
+        "192.0.0.192",
+        "ip6-localhost:5000",
+        "ip6-loopback:80",
+        "metadata:80",
+        "host.containers.internal:5000",
+        "instance-data.ec2.internal",
     ],
 )
 def test_a_registry_at_an_address_of_the_host_is_near(registry: str) -> None:
@@ -105,6 +116,12 @@ def test_a_registry_at_an_address_of_the_host_is_near(registry: str) -> None:
 def test_other_registries_are_not(registry: str) -> None:
     """What a name leads to is the engine's to find out, and cannot be told from here."""
     assert not is_near(registry)
+
+
+def test_an_address_in_brackets_is_no_set_of_characters() -> None:
+    """A pattern has `*` and `?`, and nothing else that means more than itself."""
+    assert not is_named("f:5000", ("[fd00::5]:5000/*",), ())
+    assert is_named("[fd00::5]:5000", ("[fd00::*]:5000/*",), ())
 
 
 @pytest.mark.parametrize(

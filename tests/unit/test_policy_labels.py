@@ -29,6 +29,14 @@ from consumer.policy_labels import is_reserved
         "ofelia.job-exec.a.command",
         "caddy",
         "caddy_0.reverse_proxy",
+        "other.ledger",
+        "other.serial",
+        # Agents that run what stands there: checks of any kind, commands before a backup.
+        "com.datadoghq.ad.checks",
+        "co.elastic.logs/raw",
+        "prometheus.io/scrape",
+        "docker-volume-backup.exec-pre",
+        "io.portainer.accesscontrol.public",
     ],
 )
 def test_a_key_that_a_tool_acts_upon_is_reserved(key: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.adapters.surroundings import follow_links
+from consumer.adapters.surroundings import follow_links, follow_links_below
 from consumer.policy_volumes import Volumes, folders, shared_faults
 
 OWN = "/srv/tenants/{tenant_id}"
@@ -145,6 +145,72 @@ def test_links_that_cannot_be_seen_are_taken_for_the_worst() -> None:
     assert Volumes((OWN,)).fault(below, "acme") is not None
     assert Volumes((OWN,), is_shared=True).fault(below, "acme") is None
     assert Volumes((f"{OWN}:ro",)).fault(f"{below}:ro", "acme") is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "tenant_id"),
+    [
+        ("/run/{tenant_id}", "docker.sock"),
+        ("/run/{tenant_id}", "containerd"),
+        ("/srv/{tenant_id}", "docker.sock"),
+        ("/var/lib/{tenant_id}", "docker"),
+        ("/var/lib/{tenant_id}", "landlord"),
+        ("/var/{tenant_id}", "lib"),
+        ("/var/{tenant_id}", "run"),
+        ("/{tenant_id}", "etc"),
+        ("/{tenant_id}", "root"),
+        ("/{tenant_id}/io", "proc"),
+        ("/var/lib/{tenant_id}/volumes:ro", "docker"),
+    ],
+)
+def test_an_id_does_not_open_what_is_precious(entry: str, tenant_id: str) -> None:
+    """Publishers choose the ids: what only its own name opens, no id stands for."""
+    source = entry.removesuffix(":ro").replace("{tenant_id}", tenant_id)
+
+    assert "allows only" in (Volumes((entry,)).fault(f"{source}:/x:ro", tenant_id) or "nothing")
+
+
+@pytest.mark.parametrize("entry", ["/var/lib/{tenant_id}", "/run/{tenant_id}", "/{tenant_id}"])
+def test_other_ids_open_the_same_place(entry: str) -> None:
+    """What is written above them is the operator's choice."""
+    assert Volumes((entry,)).fault(f"{entry.replace('{tenant_id}', 'acme')}:/x", "acme") is None
+
+
+def test_what_lies_below_a_path_that_the_tenant_writes_is_looked_at(tmp_path: Path) -> None:
+    """Whoever opened or gave it: a link that the tenant leaves there is followed, and refused."""
+    own = tmp_path / "acme"
+    own.mkdir()
+    (own / "logs").symlink_to("/etc")
+    mine, logs = f"{tmp_path}/{{tenant_id}}", f"{tmp_path}/{{tenant_id}}/logs"
+    opened = Volumes((mine, f"{logs}:ro"), resolve=follow_links)
+    given = Volumes((f"{logs}:ro",), resolve=follow_links, mounted=(f"{mine}:/data",))
+    read = Volumes((f"{logs}:ro",), resolve=follow_links, mounted=(f"{mine}:/data:ro",))
+
+    def refusal(volumes: Volumes, path: str) -> str:
+        return volumes.fault(f"{own}/{path}:/logs:ro", "acme") or "nothing"
+
+    for volumes in (opened, given):
+        assert "may lead out of it by a link" in refusal(volumes, "logs")
+        assert "may lead out of it by a link" in refusal(volumes, "logs/ssl")
+        assert volumes.link_fault(f"{own}/logs:/logs:ro", "acme") is not None
+    assert refusal(read, "logs") == "nothing"
+    (own / "logs").unlink()
+    (own / "logs").mkdir()
+    assert [refusal(volumes, "logs") for volumes in (opened, given)] == ["nothing"] * 2
+    assert Volumes((mine, f"{logs}:ro")).fault(f"{own}/logs:/logs:ro", "acme") is not None
+
+
+def test_a_folder_that_is_not_there_says_nothing_of_links(tmp_path: Path) -> None:
+    """In a container of the consumer's the host's folders may not be what it sees."""
+    entry = f"{tmp_path}/tenants/{{tenant_id}}"
+    resolve = follow_links_below(folders((entry,)))
+    below = f"{tmp_path}/tenants/acme/below:/data"
+
+    unseen = Volumes((entry,), resolve=resolve).fault(below, "acme")
+    (tmp_path / "tenants").mkdir()
+
+    assert unseen is not None
+    assert Volumes((entry,), resolve=resolve).fault(below, "acme") is None
 
 
 def test_the_folders_that_have_to_be_there_are_known() -> None:
