@@ -37,7 +37,7 @@ from consumer.errors import (
     LedgerInUse,
     TaskEnded,
 )
-from consumer.faults import for_ever
+from consumer.faults import for_ever, unless_lost
 from consumer.feed import Feed, Lines
 from consumer.intake import Intake
 from consumer.lease import Lease
@@ -441,8 +441,12 @@ async def _run(parts: _Parts, stop: asyncio.Event, drain_seconds: float) -> None
         ]
         taking = until_stopped("intake", parts.intake.run(), stop)
         intake = group.create_task(loudly("intake", taking), name="intake")
-        announcing = group.create_task(loudly("ready", _announce_ready(parts)), name="ready")
-        reviewing = group.create_task(loudly("policy review", parts.review()), name="policy review")
+
+        def start_once(name: str, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+            return group.create_task(loudly(name, unless_lost(name, coroutine)), name=name)
+
+        announcing = start_once("ready", _announce_ready(parts))
+        reviewing = start_once("policy review", parts.review())
         await stop.wait()
         announcing.cancel()
         reviewing.cancel()

@@ -15,7 +15,7 @@ Before it comes intake; nothing comes after it.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
@@ -109,12 +109,15 @@ class DeadLetters:
         if session > self._session:
             # What came by a lost session comes again; a second letter for it would be one too many.
             self._session = session
-            # To acknowledge it now says only that it is not held any more.
-            self._confirmed += [waiting.delivery for waiting in self._waiting]
-            self._bytes -= sum(len(waiting.delivery.body) for waiting in self._waiting)
+            self._let_go(self._waiting)
             self._waiting.clear()
         self._bytes += len(letter.delivery.body)
         self._waiting.append(letter)
+
+    def _let_go(self, letters: Collection[DeadLetter]) -> None:
+        # To acknowledge it now says only that it is not held any more.
+        self._confirmed += [letter.delivery for letter in letters]
+        self._bytes -= sum(len(letter.delivery.body) for letter in letters)
 
     async def run(self) -> None:
         """Publish until cancelled; what is not confirmed then comes again with the next start."""
@@ -175,9 +178,15 @@ class DeadLetters:
             self._note_confirmed(letter)
         else:
             # Behind the others: it may be about this one alone.
-            self._waiting.append(letter)
+            self._put_back(letter)
             self._note_refused(trouble)
         self._note_change()
+
+    def _put_back(self, letter: DeadLetter) -> None:
+        if letter.delivery.session == self._session:
+            self._waiting.append(letter)
+        else:
+            self._let_go([letter])
 
     def _note_confirmed(self, letter: DeadLetter) -> None:
         self._confirmed.append(letter.delivery)

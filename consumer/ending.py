@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import structlog
 
 from consumer.errors import ConsumerError, LeaseHeld, TaskEnded
-from consumer.faults import first_of, is_ours, trace_of
+from consumer.faults import first_of, is_ours, trace_of, unless_lost
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ async def until_stopped(
     name: str, coroutine: Coroutine[object, object, None], stop: asyncio.Event
 ) -> None:
     """Await a part that ends once it was told to stop. Raises TaskEnded when it ends before."""
-    await coroutine
+    await unless_lost(name, coroutine)
     if not stop.is_set():
         raise TaskEnded(f"{name} ended unasked")
 

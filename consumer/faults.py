@@ -63,13 +63,18 @@ def is_ours(error: BaseException) -> bool:
 
 async def for_ever(name: str, coroutine: Coroutine[object, object, object]) -> NoReturn:
     """Await what never ends by itself. Raises TaskEnded when it does, or is cancelled by nobody."""
+    await unless_lost(name, coroutine)
+    raise TaskEnded(f"{name} ended unasked")
+
+
+async def unless_lost(name: str, coroutine: Coroutine[object, object, object]) -> None:
+    """Await it to its end. Raises TaskEnded when it is cancelled by nobody."""
     try:
         await coroutine
     except asyncio.CancelledError as error:
         if was_cancelled():
             raise
         raise TaskEnded(f"{name} was cancelled by nobody") from error
-    raise TaskEnded(f"{name} ended unasked")
 
 
 def was_cancelled() -> bool:

@@ -2,7 +2,8 @@
 
 One thread owns the database. Writes that arrive while it is busy wait in a row and are then
 committed together: one flush to disk serves them all, and each caller returns only after it. A lock
-file beside the database keeps a second consumer out. Foreign errors become LedgerError here, and so
+file beside the database keeps a second consumer out; a database whose file was removed or replaced
+under it takes no write any more. Foreign errors become LedgerError here, and so
 do our own; after one, nothing of the transaction holds and the next call starts afresh.
 
 Every call has a deadline. A thread that hangs in the disk cannot be cancelled: its callers get an
@@ -37,6 +38,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from consumer.adapters.ledger_file import LedgerFile
 from consumer.adapters.surroundings import may_write, nearest_folder, user_name
 from consumer.belonging import MOST_RECORDED, belongs, is_orphan
 from consumer.checkup import LedgerSight
@@ -259,6 +261,7 @@ class SqlLedger:
         self._lock = lock
         self._call_seconds = call_seconds
         self._clock = clock
+        self._file: LedgerFile | None = None
         self._beaten: float | None = None
         """Until when running time is counted; the ledger's thread's own."""
         self._covered = float("-inf")
@@ -283,6 +286,7 @@ class SqlLedger:
         try:
             # Without a deadline: bringing a large ledger to a new schema takes what it takes.
             await ledger._in_thread(lambda: _migrate(ledger._engine))
+            ledger._file = await ledger._in_thread(lambda: LedgerFile.at(path))
         except LedgerError:
             await ledger.close()
             raise
@@ -473,7 +477,10 @@ class SqlLedger:
 
     def _together(self, writes: Sequence[_Write]) -> list[object]:
         with self._engine.begin() as connection:
-            return [write.work(connection) for write in writes]
+            results = [write.work(connection) for write in writes]
+            if self._file is not None:
+                self._file.check()
+            return results
 
     # --- reading ------------------------------------------------------------------------------
 

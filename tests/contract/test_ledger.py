@@ -1003,3 +1003,27 @@ async def test_a_disk_that_hangs_is_an_error_in_time(tmp_path: Path) -> None:
 
     assert [type(error) for error in told] == [LedgerUnanswered, LedgerError, LedgerUnanswered]
     assert [tenant is not None for tenant in tenants] == [True, False]
+
+
+@pytest.mark.parametrize("other", [None, b"", "a copy"])
+async def test_what_would_be_gone_with_the_process_is_not_committed(
+    tmp_path: Path, other: bytes | str | None
+) -> None:
+    """A file that was removed or replaced under us takes nothing more, until it is back."""
+    place, aside = tmp_path / "ledger.db", tmp_path / "aside"
+    ledger = await SqlLedger.open(f"sqlite:///{place}", clock=HandClock(NOW))
+    await ledger.record([make_event()])
+    place.rename(aside)
+    if other is not None:
+        place.write_bytes(aside.read_bytes() if isinstance(other, str) else other)
+
+    told = [await outcome_or_none(ledger.probe()) for _ in range(2)]
+    told.append(await outcome_or_none(ledger.record([make_event(tenant_id=OTHER)])))
+    aside.rename(place)
+    await ledger.probe()
+    tenants = [await ledger.read(tenant_id) for tenant_id in (TENANT_ID, OTHER)]
+    await ledger.close()
+
+    assert [type(error) for error in told] == [LedgerError] * 3
+    assert str(place) in str(told[0])
+    assert [tenant is not None for tenant in tenants] == [True, False]

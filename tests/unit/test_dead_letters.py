@@ -206,6 +206,28 @@ async def test_what_came_by_a_lost_session_is_left_to_its_redelivery() -> None:
     assert bench.broker.unsettled == []
 
 
+async def test_what_is_under_way_while_its_session_is_lost_is_left_to_it_as_well() -> None:
+    """The broker does not answer, and the other connection is lost meanwhile."""
+    bench = Bench()
+    bench.broker.mode = Mode.HANG
+
+    async with bench.running():
+        await bench.take(*bad([1]))
+        await asyncio.sleep(1)
+        bench.broker.reconnect()
+        (again,) = await bench.broker.next_batch(limit=9)
+        await bench.letters.take([DeadLetter(delivery=again, headers={})])
+        bench.broker.mode = Mode.LOSE_CONFIRM
+        bench.broker.released.set()
+        await asyncio.sleep(1)
+        bench.broker.mode = Mode.CONFIRM
+        await asyncio.sleep(10.1)
+
+    assert [letter.delivery.session for letter in bench.broker.dead_letters] == [2]
+    assert [delivery.session for delivery in bench.broker.let_go] == [1, 2], "neither is held"
+    assert (bench.letters.held, bench.broker.unsettled) == (0, [])
+
+
 @pytest.mark.parametrize("mode", [Mode.CONFIRM, Mode.FULL])
 async def test_a_drain_ends_when_each_was_tried(mode: Mode) -> None:
     """What is not taken comes again with the next start; the stop does not wait for it."""

@@ -38,6 +38,16 @@ async def test_a_part_that_ends_when_it_is_stopped_is_no_fault() -> None:
     await until_stopped("intake", asyncio.sleep(0), stop)
 
 
+async def test_a_part_that_is_cancelled_by_nobody_has_ended_unasked() -> None:
+    """A task group would take it for one that is done, and the process would go on without it."""
+
+    async def lose() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(TaskEnded, match="intake was cancelled by nobody"):
+        await until_stopped("intake", lose(), asyncio.Event())
+
+
 async def test_a_lost_lease_ends_no_process() -> None:
     """It stands by; this process is still here to say so."""
 
