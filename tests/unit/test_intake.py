@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -53,11 +53,16 @@ class Bench:
     def intake(
         self, decode: Callable[[Delivery], TenantEvent] = DECODE, *, batch_size: int = 200
     ) -> Intake:
+        return self.intake_of(Decoder(decode).decode, batch_size=batch_size)
+
+    def intake_of(
+        self, decode: Callable[[Delivery], Awaitable[TenantEvent]], *, batch_size: int = 200
+    ) -> Intake:
         return Intake(
             deliveries=self.broker,
             dead_letter=self._take_letters,
             ledger=self.ledger,
-            decode=Decoder(decode).decode,
+            decode=decode,
             wake=self.wake,
             on_commit=self._commit,
             metrics=self.metrics,
