@@ -35,7 +35,9 @@ from consumer.model import Document
 REPLAYS: Final = "landlord-replays"
 """Header: how often this event was put back. It stays when the event is dead-lettered again."""
 LETTER_ID: Final = "landlord-letter-id"
-"""Header: by which the broker's answers to it are told apart; another one for each try."""
+"""Header: by which the broker's answers to it are told apart; another one for each try.
+
+It is the last one, so that it is found without going through those before it."""
 MOST_REDELIVERIES: Final = 10
 """A letter that was looked at more often is put back anew: RabbitMQ 4 drops what is redelivered
 twenty times from a quorum queue that names no limit of its own."""
@@ -154,7 +156,6 @@ def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> by
     said = [text_entry(name, value) for name, value in letter.headers.items()]
     said.append(text_entry(_EXCHANGE, delivery.exchange))
     said.append(text_entry(_ROUTING_KEY, delivery.routing_key))
-    said.append(text_entry(LETTER_ID, letter_id))
     try:
         parts = split(delivery.raw_properties)
         headers = _headers(parts)
@@ -167,6 +168,7 @@ def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> by
             said.append(_as_entry(header, value[1:]))
     kept = [(_kept_name(name), value) for name, value in headers]
     parts["delivery_mode"] = _PERSISTENT
+    said.append(text_entry(LETTER_ID, letter_id))
     return _fitting(parts, kept, said, most_bytes)
 
 
@@ -200,11 +202,11 @@ def _fitting(
         return whole
     size = len(table_of(kept))
     note = text_entry(_HEADERS_DROPPED, f"{size} bytes of headers are too long to send")
-    said = [entry for entry in said if entry[0] != _ODD_PROPERTIES.encode()]
-    less = join({**parts, "headers": table_of([*said, note])})
+    table = table_of([note, *(entry for entry in said if entry[0] != _ODD_PROPERTIES.encode())])
+    less = join({**parts, "headers": table})
     if len(less) <= most_bytes:
         return less
-    return join({"delivery_mode": _PERSISTENT, "headers": table_of([*said, note])})
+    return join({"delivery_mode": _PERSISTENT, "headers": table})
 
 
 # --- reading a letter ---------------------------------------------------------------------------

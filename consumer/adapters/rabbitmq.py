@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -56,6 +57,10 @@ _STEADY_SECONDS: Final = 5.0
 
 _LARGE_LETTER: Final = 1024 * 1024
 """Of bytes: a letter on its way is there several times over, so a large one goes alone."""
+_MOST_AT_ONCE_BYTES: Final = 4096
+"""Of properties: such a letter is made in a millisecond or two, however many headers it has."""
+_SLOWEST_BYTES: Final = 128 * 1024
+"""Of a body, in a second: a link that takes less is too slow for what large bodies there are."""
 _LONGEST_KEY: Final = 255
 _MOST_REFUSALS: Final = 5
 """Of letters in a row on one channel."""
@@ -65,7 +70,6 @@ _WINDOW_SECONDS: Final = 60.0
 _OnChange = Callable[[bool], None]
 _Session = Callable[[AbstractConnection, Share], Awaitable[None]]
 _Closable = AbstractConnection | AbstractChannel
-_OnClose = Callable[[object, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +103,17 @@ class _Intake:
 class _Outlet:
     """The publishing session.
 
-    Each exchange has a channel of its own: a return or a 404 on one cannot end the other.
+    Each exchange has a channel of its own: a return on one cannot end the other. That of the
+    letters may be lost without the session, and is opened again for the next one: some answers of
+    the broker to a letter end its channel (no such exchange, no right to it, a body larger than it
+    takes by now).
     """
 
     connection: AbstractConnection
     statuses: AbstractExchange
     letters: AbstractChannel
     most_properties: int
-    on_close: _OnClose | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     refusals: int = 0
     """Of letters in a row, on their channel."""
 
@@ -145,6 +152,7 @@ class RabbitMQ:
         self._handed_out: dict[tuple[int, int], int] = {}
         """By session and tag: what weighs upon memory until it is settled."""
         self._large_letter = asyncio.Lock()
+        self._long_table = asyncio.Lock()
         self._sessions = 0
         self._has_arrived = asyncio.Event()
         self._is_taking = True
@@ -216,8 +224,8 @@ class RabbitMQ:
         if was_up != (self.trouble is None):
             self._on_change(self.trouble is None)
 
-    def _watch(self, lost: "asyncio.Future[str]", *closables: _Closable) -> _OnClose:
-        """Have `lost` tell the reason as soon as one of them is closed; return who tells it."""
+    def _watch(self, lost: "asyncio.Future[str]", *closables: _Closable) -> None:
+        """Have `lost` tell the reason as soon as one of them is closed."""
 
         def on_close(_: object, reason: BaseException | None) -> None:
             if not lost.done():
@@ -225,7 +233,6 @@ class RabbitMQ:
 
         for closable in closables:
             closable.close_callbacks.add(on_close)
-        return on_close
 
     # --- consuming
 
@@ -371,7 +378,7 @@ class RabbitMQ:
                         letters,
                         most_properties(connection),
                     )
-            outlet.on_close = self._watch(lost, connection, statuses, letters)
+            self._watch(lost, connection, statuses)
             stack.callback(setattr, self, "_outlet", None)
             self._outlet = outlet
             self._is_blocked = False
@@ -381,6 +388,8 @@ class RabbitMQ:
 
     async def publish_status(self, entry: OutboxEntry) -> None:
         """Publish a status event; that nobody is subscribed is no error."""
+        outlet = self._open_outlet()
+        await self._check_unblocked(outlet)
         kind = f"tenant.status.{entry.state.value}"
         message = aio_pika.Message(
             entry.body.encode(),
@@ -393,7 +402,6 @@ class RabbitMQ:
             timestamp=entry.created_at,
             type=kind,
         )
-        outlet = self._open_outlet()
         sent = outlet.statuses.publish(message, kind, mandatory=False)
         await self._confirmed(outlet, outlet.statuses.name, sent)
 
@@ -407,14 +415,14 @@ class RabbitMQ:
 
     async def _publish_letter(self, letter: DeadLetter) -> None:
         outlet, name = self._open_outlet(), self._topology.dead_letter
-        # The broker's answers are told apart by an id of its own: the original's may be that of
-        # many, or none that can be read.
-        properties = letter_properties(letter, uuid4().hex, outlet.most_properties)
+        properties = await self._letter_properties(letter, outlet.most_properties)
         key = letter.delivery.routing_key.encode("utf-8", "replace")[:_LONGEST_KEY]
         key_text = key.decode("utf-8", "ignore")
-        sent = publish(outlet.letters, name, key_text, letter.delivery.body, properties)
+        await self._check_unblocked(outlet)
+        channel = await self._letters_channel(outlet)
+        sent = publish(channel, name, key_text, letter.delivery.body, properties)
         try:
-            await self._confirmed(outlet, name, sent)
+            await self._confirmed(outlet, name, sent, size=len(letter.delivery.body))
         except MessageRefused as error:
             if _is_returned(error):
                 await self._declare_again(outlet)
@@ -423,6 +431,33 @@ class RabbitMQ:
             raise
         outlet.refusals = 0
 
+    async def _letter_properties(self, letter: DeadLetter, most_bytes: int) -> bytes:
+        """Return what it is sent with; a table of many headers is gone through beside the loop."""
+        # The broker's answers are told apart by an id of its own: the original's may be that of
+        # many, or none that can be read.
+        make = partial(letter_properties, letter, uuid4().hex, most_bytes)
+        if len(letter.delivery.raw_properties) <= _MOST_AT_ONCE_BYTES:
+            return make()
+        async with self._long_table:
+            return await asyncio.to_thread(make)
+
+    async def _letters_channel(self, outlet: _Outlet) -> AbstractChannel:
+        """Return the channel for letters; it is opened again where the broker ended it.
+
+        Whoever had to wait for that in vain does not try once more: many may wait.
+        """
+        has_waited = outlet.opening.locked()
+        async with outlet.opening:
+            if outlet.letters.is_closed:
+                if has_waited or outlet is not self._outlet:
+                    raise BrokerError("the channel for dead letters is closed")
+                await self._declare_again(outlet)  # it may have been over a name that is gone
+                with translated(self._link):
+                    async with asyncio.timeout(self._link.call_seconds):
+                        outlet.letters = await _open_letters(outlet.connection)
+                outlet.refusals = 0
+            return outlet.letters
+
     async def _note_full(self, outlet: _Outlet) -> None:
         """Have a new channel for letters when one goes on refusing.
 
@@ -430,15 +465,13 @@ class RabbitMQ:
         again by its old limit: a limit that was lifted meanwhile would go unnoticed for ever.
         """
         outlet.refusals += 1
-        if outlet.refusals < _MOST_REFUSALS or outlet.on_close is None:
+        if outlet.refusals < _MOST_REFUSALS:
             return
         outlet.refusals, former = 0, outlet.letters
         try:
             with translated(self._link):
                 async with asyncio.timeout(self._link.call_seconds):
                     outlet.letters = await _open_letters(outlet.connection)
-                    outlet.letters.close_callbacks.add(outlet.on_close)
-                    former.close_callbacks.discard(outlet.on_close)
                     await former.close()
         except BrokerError as error:
             _log.info("no new channel for dead letters", error=str(error))
@@ -465,10 +498,14 @@ class RabbitMQ:
             raise BrokerError(self._troubles["publish"] or _CONNECTING)
         return self._outlet
 
-    async def _confirmed(self, outlet: _Outlet, name: str, sent: Awaitable[object]) -> None:
+    async def _confirmed(
+        self, outlet: _Outlet, name: str, sent: Awaitable[object], *, size: int = 0
+    ) -> None:
+        # What is given up on its way arrives all the same, and would be sent again for ever.
+        seconds = self._link.call_seconds + size / _SLOWEST_BYTES
         try:
             with translated(self._link):
-                async with asyncio.timeout(self._link.call_seconds):
+                async with asyncio.timeout(seconds):
                     answer = await sent
         except BrokerError as error:
             if isinstance(error.__cause__, TimeoutError):
@@ -481,16 +518,29 @@ class RabbitMQ:
         if self._is_blocked:
             self._set_blocked(is_blocked=False)
 
+    async def _check_unblocked(self, outlet: _Outlet) -> None:
+        """Raise BrokerError while the broker is known to block us.
+
+        What is sent meanwhile is not read, but it will be: each try is one more copy, which we
+        hold in memory until then.
+        """
+        if self._is_blocked:
+            await self._note_blocked(outlet)
+        if self._is_blocked:
+            raise BrokerError(_BLOCKED)
+
     async def _note_blocked(self, outlet: _Outlet) -> None:
         """Find out whether the broker blocks us: the client only shows it by not being ready."""
         transport = outlet.connection.transport
         if transport is None:
             return
+        is_blocked = False
         try:
             async with asyncio.timeout(_BLOCKED_PROBE_SECONDS):
                 await transport.connection.ready()
         except TimeoutError:
-            self._set_blocked(is_blocked=True)
+            is_blocked = True
+        self._set_blocked(is_blocked=is_blocked)
 
     def _set_blocked(self, *, is_blocked: bool) -> None:
         if is_blocked == self._is_blocked:

@@ -27,9 +27,7 @@ from consumer.content_header import (
     NO_HEADERS,
     Malformed,
     bytes_entry,
-    entries,
     join,
-    read,
     short_text,
     split,
     table_of,
@@ -50,8 +48,7 @@ _BEFORE_RAW: Final = b"\3rawx"
 _BODY_SIZE: Final = struct.Struct(">4xQ")
 
 _RAW, _EXCHANGE, _ROUTING_KEY = "raw", "exchange", "routing-key"
-_BEFORE_TEXT: Final = 5
-"""Of a header that is a text: its type and its length."""
+_BEFORE_LETTER_ID: Final = bytes((len(LETTER_ID),)) + LETTER_ID.encode() + b"S"
 _LONGEST_ID: Final = 60
 """Of characters, so that they are a short text in any script."""
 
@@ -132,9 +129,12 @@ class Share:
     held: int = 0
     is_spent: bool = False
     """Whether the connection ended because it had more on its way than there was room for."""
+    is_closed: bool = False
 
     def take(self, size: int) -> bool:
-        """Hold so many more, if there is room."""
+        """Hold so many more, if there is room; nothing more once it is closed."""
+        if self.is_closed:
+            return True  # the library may read on for a moment; nobody gets it, or gives it back
         self.note(size)
         has_room = self.in_flight.take(size)
         self.held += size if has_room else 0
@@ -146,6 +146,7 @@ class Share:
 
     def close(self) -> None:
         """Give back what is held: nothing more comes."""
+        self.is_closed = True
         held, self.held = self.held, 0
         self.in_flight.give_back(held)
 
@@ -294,23 +295,31 @@ def returned_by(raw: bytes) -> str:
     """Return by which name the library is to know a message with these properties.
 
     It is the same for what was sent and for what comes back. A letter has a name of its own; of
-    others with one message id, or none, only one at a time may be on its way in a channel.
+    others with one message id, or none, only one at a time may be on its way in a channel. However
+    many headers there are, it costs next to nothing: this is done in the loop.
     """
-    letter_id = _letter_id(raw)
-    if letter_id:
-        return letter_id[:_LONGEST_ID]
-    message_id = read(raw).values.get("message_id") or "-"
-    return message_id if isinstance(message_id, str) else repr(message_id)[:_LONGEST_ID]
-
-
-def _letter_id(raw: bytes) -> str:
-    """Return the letter's own name, however many headers there are besides; else nothing."""
     try:
-        headers = dict(entries(split(raw).get("headers", NO_HEADERS)))
+        parts = split(raw)
     except Malformed:
+        return "-"
+    message_id = parts.get("message_id", b"\0")[1:]
+    return _letter_id(parts.get("headers", NO_HEADERS)) or _as_name(message_id) or "-"
+
+
+def _as_name(message_id: bytes) -> str:
+    try:
+        return message_id.decode()
+    except UnicodeDecodeError:
+        return repr(message_id)[:_LONGEST_ID]
+
+
+def _letter_id(table: bytes) -> str:
+    """Return the letter's own name, which is the last header of a letter; else nothing."""
+    value = table.rpartition(_BEFORE_LETTER_ID)[2]
+    length, name = value[: _LENGTH.size], value[_LENGTH.size :]
+    if length != _LENGTH.pack(len(name)) or len(value) == len(table):
         return ""
-    value = headers.get(LETTER_ID.encode(), b"")[_BEFORE_TEXT:]
-    return value.decode("utf-8", "backslashreplace")
+    return name.decode("utf-8", "backslashreplace")[:_LONGEST_ID]
 
 
 # --- the seam ---------------------------------------------------------------------------------

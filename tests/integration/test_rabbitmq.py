@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from aio_pika.abc import FieldValue
 from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError
 
 from consumer.adapters.rabbitmq import RabbitMQ
+from consumer.content_header import join, table_of
 from consumer.errors import BrokerError, MessageRefused
 from consumer.messages import DeadLetter, Delivery
 from consumer.model import EventKind
@@ -30,6 +32,7 @@ from tests.contract.brokers import (
     running,
     until,
 )
+from tests.faults.frames import raw_publisher
 from tests.faults.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.rabbitmq
@@ -553,6 +556,57 @@ async def test_a_dead_letter_that_no_queue_takes_is_an_error(
     assert (await side.take(side.names.dead_letter)).body == b"1"
 
 
+async def test_a_dead_letter_that_ends_its_channel_ends_no_session(
+    broker: Broker, names: Names, side: OtherSide
+) -> None:
+    """However often the broker ends it, status events go on; once it may pass again, it does."""
+    letter = make_letter(b"1", landlord_reason="invalid_event")
+    async with running(make_adapter(broker.url, names)):
+        await side.subscribe()
+    async with running(make_adapter(broker.url, names, is_declaring=False)) as adapter:
+        await side.channel.exchange_delete(names.dead_letter)
+        for number in range(1, 4):
+            with pytest.raises(BrokerError, match="no exchange"):
+                await adapter.publish_dead_letter(letter)
+            await adapter.publish_status(make_entry(number))
+            assert adapter.trouble is None
+        exchange = await side.channel.declare_exchange(names.dead_letter, "fanout", durable=True)
+        await (await side.queue(names.dead_letter)).bind(exchange)
+
+        await adapter.publish_dead_letter(letter)
+
+    assert (await side.take(names.dead_letter)).body == b"1"
+
+
+async def test_a_dead_letter_with_a_long_table_keeps_nobody_waiting(
+    adapter: RabbitMQ, side: OtherSide, broker: Broker
+) -> None:
+    """However many headers it has, the loop turns while it is made and sent."""
+    headers = table_of([(b"", b"V")] * 59_000)
+    letter = make_letter(b"1", landlord_reason="invalid_event")
+    raw = join({"message_id": b"\1m", "headers": headers})
+    longest = 0.0
+
+    async def turn() -> None:
+        nonlocal longest
+        while True:
+            begin = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - begin)
+
+    turning = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    await adapter.publish_dead_letter(
+        replace(letter, delivery=replace(letter.delivery, raw_properties=raw))
+    )
+    turning.cancel()
+
+    assert longest < 0.02
+    async with raw_publisher(broker.url) as client:
+        ((properties, _),) = await client.take(side.names.dead_letter, 1)
+    assert headers[4:] in properties
+
+
 async def test_a_dead_letter_keeps_what_it_came_with(adapter: RabbitMQ, side: OtherSide) -> None:
     """Properties and headers too; what the broker would act upon becomes a header."""
     letter = make_letter(b"1", landlord_reason="invalid_event")
@@ -585,6 +639,24 @@ async def test_headers_too_long_to_send_end_no_connection(
     assert arrived.headers["landlord-reason"] == "invalid_event"
     assert "too long" in str(arrived.headers["landlord-headers-dropped"])
     assert adapter.trouble is None
+
+
+async def test_a_large_dead_letter_has_the_time_that_a_slow_link_takes(
+    broker: Broker, names: Names, side: OtherSide
+) -> None:
+    """Given up on its way it would arrive all the same, once for each try."""
+    letter = make_letter(bytes(3 * 1024 * 1024), landlord_reason="invalid_event")
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = broker.url.replace(str(broker.port), str(listening.getsockname()[1]))
+    async with (
+        proxy(("127.0.0.1", broker.port), listening) as line,
+        running(make_adapter(url, names, call_seconds=2.0)) as adapter,
+    ):
+        line.delay_seconds = 0.08  # for each 64 KiB
+        await adapter.publish_dead_letter(letter)
+        line.mend()
+
+    assert len(await side.drained(names.dead_letter)) == 1
 
 
 async def publish_letters(adapter: RabbitMQ, letter: DeadLetter, count: int) -> None:
@@ -644,6 +716,26 @@ async def test_an_alarm_blocks_publishing_and_nothing_else(
             make_entry(1).body.encode(),
             make_entry(2).body.encode(),
         }
+
+
+async def test_while_publishing_is_blocked_each_is_sent_once(
+    broker: Broker, names: Names, side: OtherSide
+) -> None:
+    """However often it is tried: the broker reads all that was sent, once the alarm is over."""
+    letter = make_letter(b"1")
+    async with running(make_adapter(broker.url, names, call_seconds=1.0)) as adapter:
+        await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.0000001")
+        try:
+            with pytest.raises(BrokerError, match="no answer"):
+                await adapter.publish_dead_letter(letter)
+            for _ in range(3):
+                with pytest.raises(BrokerError, match="blocks publishers"):
+                    await adapter.publish_dead_letter(letter)
+        finally:
+            await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
+        await publish_until_confirmed(adapter)
+
+    assert await side.drained(names.dead_letter) == [b"1"]
 
 
 async def publish_until_confirmed(adapter: RabbitMQ) -> None:

@@ -516,6 +516,25 @@ async def test_batches_are_bounded_and_acknowledged_one_by_one(bench: Bench) -> 
     assert acks(bench) == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.looptime
+async def test_who_was_read_waits_for_nothing_that_is_costly_to_read(bench: Bench) -> None:
+    """What came with it in one batch is read after it is recorded."""
+    bench.broker.deliver(*(make_delivery(tag, message_id=f"e{tag}") for tag in range(1, 41)))
+
+    async def decode(delivery: Delivery) -> TenantEvent:
+        await asyncio.sleep(0.09)
+        return DECODE(delivery)
+
+    taking = asyncio.create_task(bench.intake_of(decode).run())
+    await asyncio.sleep(0.2)
+    early = acks(bench)
+    await asyncio.sleep(10)
+    taking.cancel()
+
+    assert early == ["1", "2"]
+    assert acks(bench) == [str(tag) for tag in range(1, 41)]
+
+
 async def test_in_a_flood_who_is_unchanged_is_answered_after_it(bench: Bench) -> None:
     """Who is to be changed goes at once; with the last of the flood, or in a lull, the others."""
     await bench.take(make_delivery(1))

@@ -274,6 +274,7 @@ async def test_what_a_connection_held_is_given_back_with_it() -> None:
     share.close()
     share.close()
 
+    assert share.take(300), "read on after its end, and given to nobody"
     assert in_flight.held == 400
     assert other.take(600)
 
