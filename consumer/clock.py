@@ -77,7 +77,7 @@ class Clock:
         era = eras[0]
         for later in reversed(eras):
             # The newest that fits: a clock that was set back shows the same times again.
-            if later.began <= shown <= later.last + _STEP_SECONDS:
+            if later.began - _STEP_SECONDS <= shown <= later.last + _STEP_SECONDS:
                 era = later
                 break
         else:

@@ -38,6 +38,20 @@ def test_times_of_before_and_after_a_step_are_told_apart() -> None:
     assert ages == pytest.approx([30, 20, 10])
 
 
+def test_a_clock_that_trembles_after_a_step_still_shows_times_of_that_side() -> None:
+    """A moment that lies just before the first one seen of an era is not taken for an older one."""
+    clock = HandClock()
+    clock.now()
+    clock.advance(10)
+    clock.set_ahead(-HOUR)
+    clock.now()
+    clock.set_ahead(-0.05)
+    then = clock.now()
+    clock.advance(10)
+
+    assert clock.seconds_since(then) == pytest.approx(10, abs=0.2)
+
+
 def test_a_time_of_before_the_process_is_measured_by_the_wall_clock_of_its_beginning() -> None:
     """Nothing else is known of it; what the process has seen of steps is left out."""
     clock = HandClock()
