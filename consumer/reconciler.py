@@ -89,6 +89,9 @@ _log: Final = structlog.get_logger(__name__)
 _MOST_ACTIONS: Final = 16
 """Enough for the longest way (a replacement that is rolled back); more is left to the next pass."""
 _MOST_DELETED: Final = 1000
+_SERIAL_STEP: Final = {Role.CURRENT: 1, Role.SUCCESSOR: 2}
+"""A successor that the engine makes too late, when its tenant was deleted and made anew meanwhile,
+is still above what was recorded then, and so ours to remove."""
 _OF_NO_CONTAINER: Final = (Reason.ENGINE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 """Setbacks that are over once the tenant's containers are seen."""
 _QUIET_ATTEMPT: Final = 3
@@ -418,7 +421,7 @@ class Reconciler:
             generation=tenant.generation,
             role=role,
             # The same until one is recorded: so a try whose answer was lost is known again.
-            serial=tenant.made + 1,
+            serial=tenant.made + _SERIAL_STEP[role],
         )
         one_pass.containers = (*one_pass.containers, created)
         one_pass.tenant = _with_recorded(tenant, (created,))

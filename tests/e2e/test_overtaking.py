@@ -198,6 +198,38 @@ async def test_a_delete_does_not_wait_for_a_creation_that_hangs(
         assert world.subscriber.summary("hung") == [("stopped", "deleted")]
 
 
+async def test_a_successor_that_is_made_too_late_is_no_stranger(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """The tenant was deleted and made anew meanwhile: it has one container, and can be updated."""
+    place = tmp_path / "engine.sock"
+
+    async def judge(request: Request) -> Fate:
+        is_held = "/containers/create" in request.path and "successor" in request.path
+        return Fate.HOLD if is_held else Fate.PASS
+
+    async with (
+        proxy(Path(docker_host.url.removeprefix("unix://")), place) as line,
+        own_world(broker, docker_host, tmp_path, docker_url=f"unix://{place}") as world,
+    ):
+        await world.run_tenant("acme")
+        line.judge = judge
+        await world.publisher.update(make_document("acme", container={"env": {"N": "1"}}))
+        await asyncio.wait_for(line.held.wait(), 20)
+
+        await world.delete_tenant("acme")
+        await world.publisher.create(make_document("acme", container={"env": {"N": "2"}}))
+        await world.subscriber.expect("acme", state="running", reason="started")
+        line.mend()
+        await until(lambda: removals(world, "acme") == 2)
+        left = world.containers("acme")
+        await world.publisher.update(make_document("acme", container={"env": {"N": "3"}}))
+        updated = await world.subscriber.expect("acme", reason="updated")
+
+        assert len(left) == 1
+        assert updated["state"] == "running"
+
+
 async def test_a_burst_of_one_holds_up_nobody_else(world: World) -> None:
     """A delete that comes after many creations is answered while most of them still wait."""
     await world.run_tenant("bystander")
