@@ -1,10 +1,10 @@
 """Pulls: an image is here when inspecting it says so, and not before.
 
 Equal pulls (same reference, same credentials) are one; how many run at a time is bounded, and who
-does not move steps aside (see `pulls`). A pull has no total deadline, only one for its first sign
-of progress, and one for moving on: signs without progress are none. The progress stream can carry
-an error inside a success, and can end early without one; so the engine is asked for the image
-afterwards, whatever the stream said.
+does not move steps aside (see `pulls`), sooner where others wait. A pull has no total deadline,
+only one for its first sign of progress, and one for moving on: signs without progress are none. The
+progress stream can carry an error inside a success, and can end early without one; so the engine is
+asked for the image afterwards, whatever the stream said.
 """
 
 import asyncio
@@ -191,15 +191,28 @@ class Images:
     async def _keep_pace(self, course: "_Course", deadline: asyncio.Timeout) -> None:
         """Have a pull that does not move step aside, and end it when it has not for too long."""
         loop = asyncio.get_running_loop()
-        step = min(_MOST_STEP_SECONDS, self._limits.patience_seconds / 4)
+        limits = self._limits
+        soonest = min(limits.patience_seconds / 4, limits.awaited_patience_seconds / 2)
+        step = min(_MOST_STEP_SECONDS, soonest)
         while not course.is_over(loop.time()):
-            if course.is_in_the_way(loop.time()) and not self._places.step_aside(
-                course.ticket, is_registry_slow=not course.is_unpacking
-            ):
+            if not self._has_room(course, loop.time()):
                 course.why_not += ", and others that do not move either leave it no room"
                 break
             await asyncio.sleep(step)
         deadline.reschedule(loop.time())
+
+    def _has_room(self, course: "_Course", now: float) -> bool:
+        """Have it step aside if it is in the way; False when it is, and there is no room aside."""
+        places, ticket = self._places, course.ticket
+        if course.lags(now):
+            is_slow = not course.is_unpacking
+            if not ticket.is_aside:
+                return places.step_aside(ticket, is_registry_slow=is_slow)
+            if is_slow:
+                places.remember_slow(ticket.registry)
+        elif not ticket.is_aside and places.is_awaited and course.rests(now):
+            places.step_aside(ticket, is_registry_slow=False)
+        return True
 
 
 class _Course:
@@ -226,14 +239,19 @@ class _Course:
         self._has_sign = True
         self._progress.note(sign)
 
-    def is_in_the_way(self, now: float) -> bool:
-        """Whether it holds a place that others need, and does not move."""
+    def rests(self, now: float) -> bool:
+        """Whether it has not moved for as long as others may be kept waiting for its place."""
+        behind = self._fair.seconds_behind(now)
+        return behind >= self._limits.awaited_patience_seconds and not self.is_unpacking
+
+    def lags(self, now: float) -> bool:
+        """Whether it has not moved for longer than anyone may hold a place so."""
         limits = self._limits
         patience = (
             limits.extraction_patience_seconds if self.is_unpacking else limits.patience_seconds
         )
         behind = self._fair.seconds_behind(now)
-        if behind < patience or self.ticket.is_aside:
+        if behind < patience:
             return False
         self.has_lagged = self.has_lagged or not self.is_unpacking
         self.why_not = f"no progress for {behind:.3g} s"

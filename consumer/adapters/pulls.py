@@ -29,12 +29,14 @@ class PullLimits:
     """How many pulls at a time, and how long (seconds) and how far one may fall behind."""
 
     pulls: int = 3
-    aside: int = 16
+    aside: int = 64
     """How many that do not move may go on beside those that do ..."""
     aside_of_one: int = 3
     """... and how many of them from one registry."""
     patience_seconds: float = 10.0
     """How long one may hold its place without moving."""
+    awaited_patience_seconds: float = 2.0
+    """The same while another waits for a place, as long as there is room aside."""
     extraction_patience_seconds: float = 60.0
     """The same while the engine unpacks, of which it says little."""
     first_sign_seconds: float = 120.0
@@ -159,10 +161,15 @@ class PullPlaces:
             self._holding -= 1
         self._give_turns()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a place that a pull that does not move may hold."""
+        return any(not self._is_slow(ticket.registry) for ticket in self._queue)
+
     def step_aside(self, ticket: Ticket, *, is_registry_slow: bool) -> bool:
         """Give the place up and go on aside; False where there is no place left."""
         if is_registry_slow:
-            self._remember(ticket.registry)
+            self.remember_slow(ticket.registry)
         if not self._has_room_aside(ticket.registry):
             return False
         self._holding -= 1
@@ -170,6 +177,13 @@ class PullPlaces:
         self._aside[ticket.registry] += 1
         self._give_turns()
         return True
+
+    def remember_slow(self, registry: str) -> None:
+        """Have what is wanted from the registry begin aside for a while."""
+        self._slow_until.pop(registry, None)
+        self._slow_until[registry] = self._now() + _SLOW_SECONDS
+        while len(self._slow_until) > _MOST_REMEMBERED:
+            del self._slow_until[next(iter(self._slow_until))]
 
     def forget_slow(self, registry: str) -> None:
         """Have what is wanted from the registry wait for a place as others do."""
@@ -200,9 +214,3 @@ class PullPlaces:
 
     def _is_slow(self, registry: str) -> bool:
         return self._slow_until.get(registry, 0.0) > self._now()
-
-    def _remember(self, registry: str) -> None:
-        self._slow_until.pop(registry, None)
-        self._slow_until[registry] = self._now() + _SLOW_SECONDS
-        while len(self._slow_until) > _MOST_REMEMBERED:
-            del self._slow_until[next(iter(self._slow_until))]

@@ -246,6 +246,26 @@ async def test_a_pull_that_does_not_move_holds_up_no_other(
     assert is_waiting
 
 
+async def test_who_waits_for_a_place_does_not_wait_for_all_patience(
+    docker_host: DockerHost, docker: DockerCli, place: str, slow: tuple[Proxy, str]
+) -> None:
+    """Registries that are mute by the dozen would keep it waiting ten seconds each."""
+    line, image = slow
+    line.stall_replies()
+
+    async with opened(docker_host, limits=PullLimits(pulls=1)) as engine:
+        waiting = asyncio.create_task(engine.prepare(TENANT_ID, make_spec(image=image)))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(8):
+            await engine.prepare(OTHER, make_spec(image=f"{place}/small:1"))
+        is_waiting = not waiting.done()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+
+    docker.run("rmi", f"{place}/small:1")
+    assert is_waiting
+
+
 async def test_a_trickle_is_given_up(docker_host: DockerHost) -> None:
     """Signs come all the time; what counts is how far they get."""
     async with (
@@ -287,7 +307,8 @@ async def test_pulls_are_bounded_in_number(
         await engine.prepare(tenant_id, make_spec(image=wanted, pull_policy="always"))
         order.append(wanted)
 
-    async with opened(docker_host, limits=PullLimits(pulls=1)) as engine:
+    limits = PullLimits(pulls=1, awaited_patience_seconds=10)
+    async with opened(docker_host, limits=limits) as engine:
         first = asyncio.create_task(prepare(TENANT_ID, image))
         await until(lambda: line.stalled > 0)
         second = asyncio.create_task(prepare(OTHER, f"{place}/small:1"))

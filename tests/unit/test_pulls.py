@@ -70,6 +70,19 @@ async def test_who_steps_aside_makes_room(bench: Bench) -> None:
     assert (has_room, stuck.is_aside, await has_turn(next_one)) == (True, True, True)
 
 
+async def test_it_is_known_whether_somebody_waits(bench: Bench) -> None:
+    """Who waits for room aside waits for no place."""
+    stuck, _ = await bench.enter(SLOW), await bench.enter(GOOD)
+    nobody = bench.places.is_awaited
+    first = await bench.queue(SLOW)
+    somebody = bench.places.is_awaited
+    bench.places.step_aside(stuck, is_registry_slow=True)
+    later = [await bench.queue(SLOW) for _ in range(2)]
+
+    assert (nobody, somebody, bench.places.is_awaited) == (False, True, False)
+    assert [await has_turn(task) for task in (first, *later)] == [True, False, False]
+
+
 async def test_many_from_a_slow_registry_hold_up_nobody(bench: Bench) -> None:
     """Those that wait already, and those that come, begin aside, and are bounded there."""
     stuck, _ = await bench.enter(SLOW), await bench.enter(SLOW)
