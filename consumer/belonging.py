@@ -56,6 +56,11 @@ def ours_among(records: Records, seen: Sequence[_Seen]) -> tuple[_Seen, ...]:
     return tuple(it for it in seen if belongs(records, it.container_id, it.origin))
 
 
+def may_concern(records: Records, seen: Sighting) -> bool:
+    """Whether it is the tenant's, or is in the way of what is, by its name."""
+    return seen.origin.has_our_name or belongs(records, seen.container_id, seen.origin)
+
+
 def is_left_by_another(seen: Container | Sighting) -> bool:
     """Whether another ledger's consumer made it for a tenant of this name: it can be taken over."""
     return seen.origin.has_our_name and seen.origin.maker is not Maker.US

@@ -7,7 +7,7 @@ and `stop` say what holds of them instead. Fakes and real adapters are held to t
 tests.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,8 +44,14 @@ class Engine(Protocol):
     EngineError (with a contract reason) when it refuses. "Already so" is success.
     """
 
-    async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
-        """Return every container labelled as the tenant's, inspected, oldest first."""
+    async def observe(
+        self, tenant_id: TenantId, *, concerns: Callable[[Sighting], bool] | None = None
+    ) -> tuple[Container, ...]:
+        """Return every container labelled as the tenant's that concerns it, oldest first.
+
+        Of the others the engine is asked nothing: whatever is the matter with one, it costs the
+        tenant nothing.
+        """
         ...
 
     async def survey(self) -> tuple[Sighting, ...]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeGuard, assert_never
 
 import structlog
@@ -21,6 +22,7 @@ from consumer.belonging import (
     CURE_OF_LOST_LEDGER,
     MOST_RECORDED,
     is_left_by_another,
+    may_concern,
     ours_among,
 )
 from consumer.clock import Clock
@@ -263,7 +265,8 @@ class Reconciler:
 
     async def _observe(self, one_pass: "_Pass") -> None:
         tenant = one_pass.tenant
-        labelled = await self._engine.observe(tenant.tenant_id)
+        concerns = partial(may_concern, tenant)
+        labelled = await self._engine.observe(tenant.tenant_id, concerns=concerns)
         ours = ours_among(tenant, labelled)
         one_pass.is_in_sight = True
         one_pass.strangers = tuple(it for it in labelled if it not in ours)
@@ -570,9 +573,9 @@ class Reconciler:
 class _Pass:
     """What one pass knows: the tenant as it goes along and as last committed, and what it sees.
 
-    `strangers` only carry the tenant's labels, `gone` is what it removed. `is_in_sight` is False
-    while the engine has not been seen, or was lost from sight; `is_denied` is whether the policy of
-    today is against what is recorded.
+    `strangers` only carry the tenant's labels and one of its names, `gone` is what it removed.
+    `is_in_sight` is False while the engine has not been seen, or was lost from sight; `is_denied`
+    is whether the policy of today is against what is recorded.
     """
 
     tenant: Tenant

@@ -58,7 +58,7 @@ from consumer.adapters.places import Places
 from consumer.adapters.pulls import PullLimits
 from consumer.adapters.registries import FindCredentials
 from consumer.adapters.start_limit import StartGate
-from consumer.belonging import CURE_OF_LOST_LEDGER, ours_among
+from consumer.belonging import CURE_OF_LOST_LEDGER, may_concern, ours_among
 from consumer.errors import EngineError, EngineUnavailable
 from consumer.finding import ALIVE
 from consumer.model import (
@@ -210,12 +210,22 @@ class DockerEngine:
 
     # --- looking
 
-    async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
-        """Return every container labelled as the tenant's, inspected, oldest first."""
+    async def observe(
+        self, tenant_id: TenantId, *, concerns: Callable[[Sighting], bool] | None = None
+    ) -> tuple[Container, ...]:
+        """Return every container labelled as the tenant's that concerns it, oldest first."""
         listed = await self._list(self._naming.filters(tenant_id))
+        if concerns is not None:
+            listed = [line for line in listed if self._is_such(line, concerns)]
         found = [await self._inspect(str(line.get("Id"))) for line in listed]
         containers = [container for container in found if container is not None]
         return tuple(sorted(containers, key=lambda container: container.created_at))
+
+    def _is_such(self, line: dict[str, object], concerns: Callable[[Sighting], bool]) -> bool:
+        try:
+            return concerns(to_sighting(line, self._naming))
+        except ValueError:
+            return True  # only inspecting it can tell
 
     async def survey(self) -> tuple[Sighting, ...]:
         """Return one line for each container with our labels."""
@@ -235,7 +245,8 @@ class DockerEngine:
 
     async def tail(self, tenant: Tenant) -> str | None:
         """Return the last lines of the tenant's container; of an old and a new one, the new's."""
-        containers = ours_among(tenant, await self.observe(tenant.tenant_id))
+        concerns = partial(may_concern, tenant)
+        containers = ours_among(tenant, await self.observe(tenant.tenant_id, concerns=concerns))
         if not containers:
             return None
         current = next((seen for seen in containers if seen.role is Role.CURRENT), containers[-1])

@@ -138,6 +138,16 @@ async def test_roles_stand_side_by_side(engine: Engine) -> None:
     assert await engine.observe(TENANT_ID) == (current, successor)
 
 
+async def test_what_does_not_concern_is_not_looked_at(engine: Engine) -> None:
+    """The list alone says enough of a container to tell."""
+    current = await create(engine, shell_spec())
+    await create(engine, shell_spec(env=(("A", "1"),)), role=Role.SUCCESSOR)
+
+    seen = await engine.observe(TENANT_ID, concerns=lambda it: it.role is Role.CURRENT)
+
+    assert seen == (current,)
+
+
 async def test_a_port_of_another_tenant_is_refused_before_anything_is_made(engine: Engine) -> None:
     """It is told while preparing, with the port and the tenant that holds it."""
     spec = shell_spec(ports=(PortMapping(80, PORT),))

@@ -10,6 +10,7 @@ import pytest
 from deploy.lab.servers import Broker, DockerHost
 from tests.e2e.commands import command
 from tests.e2e.world import World, make_document, own_world, until
+from tests.faults.proxy import Fate, Request, proxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
 
@@ -98,6 +99,32 @@ async def test_a_copy_of_a_container_costs_its_tenant_nothing(world: World, tmp_
         assert traces(world, copy) == was
     told = [line for line in world.consumer.log_lines() if line.get("container_id") == copy]
     assert len(told) == 1
+
+
+async def test_a_copy_that_the_engine_cannot_tell_of_costs_its_tenant_nothing(
+    broker: Broker, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """A start of it that hangs, for instance, has the engine answer no question about it."""
+    place, copies = tmp_path / "engine.sock", set[str]()
+
+    async def judge(request: Request) -> Fate:
+        return Fate.HOLD if any(copy in request.path for copy in copies) else Fate.PASS
+
+    async with (
+        proxy(Path(docker_host.url.removeprefix("unix://")), place) as line,
+        own_world(broker, docker_host, tmp_path, docker_url=f"unix://{place}") as world,
+    ):
+        line.judge = judge
+        await world.run_tenant("acme")
+        with committed(world, "acme") as image:
+            copies.add(run_copy(world, image))
+            await world.publisher.update(make_document("acme", container={"env": {"N": "1"}}))
+            updated = await world.subscriber.expect("acme", reason="updated")
+            deleted = await world.delete_tenant("acme")
+            left = set(world.containers("acme"))
+            world.docker.run("rm", "-f", *copies)
+
+    assert (updated["state"], deleted["reason"], left) == ("running", "deleted", copies)
 
 
 async def test_a_copy_in_the_containers_place_is_left_there(world: World) -> None:

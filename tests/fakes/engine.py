@@ -195,10 +195,16 @@ class FakeEngine:
 
     # --- the port
 
-    async def observe(self, tenant_id: TenantId) -> tuple[Container, ...]:
-        """Return every container of the tenant, oldest first."""
-        call = Call("observe", tenant_id)
-        return await self._answer(call, lambda: self.containers(tenant_id))
+    async def observe(
+        self, tenant_id: TenantId, *, concerns: Callable[[Sighting], bool] | None = None
+    ) -> tuple[Container, ...]:
+        """Return every container of the tenant that concerns it, oldest first."""
+
+        def look() -> tuple[Container, ...]:
+            seen = self.containers(tenant_id)
+            return tuple(it for it in seen if concerns is None or concerns(_sighting(it)))
+
+        return await self._answer(Call("observe", tenant_id), look)
 
     async def survey(self) -> tuple[Sighting, ...]:
         """Return one line for each container."""
