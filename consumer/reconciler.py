@@ -47,6 +47,7 @@ from consumer.finding import (
     up_seconds,
 )
 from consumer.flapping import Flapping
+from consumer.losses import MOST_LOSSES, Losses
 from consumer.metrics import Metrics
 from consumer.model import (
     Container,
@@ -96,6 +97,7 @@ _SERIAL_STEP: Final = {Role.CURRENT: 1, Role.SUCCESSOR: 2}
 is still above what was recorded then, and so ours to remove."""
 _OF_NO_CONTAINER: Final = (Reason.ENGINE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 """Setbacks that are over once the tenant's containers are seen."""
+_LONGEST_ATTEMPT: Final = 31
 _QUIET_ATTEMPT: Final = 3
 """Which step of the backoff a tenant at rest waits while the engine is away."""
 
@@ -154,6 +156,7 @@ class Reconciler:
         self._is_stopping_denied = is_stopping_denied
         self._stopwatch = Stopwatch(clock=clock, most_seconds=self._backoff.most_after)
         self._flapping = Flapping()
+        self._losses = Losses()
         self._observed_at: dict[TenantId, datetime] = {}
         self._seen: dict[TenantId, Mapping[ContainerId, ContainerStatus]] = {}
         """What the last pass saw at its end; nothing of a tenant while one runs."""
@@ -251,6 +254,7 @@ class Reconciler:
             if self._is_denied(one_pass):
                 await self._hold_back(one_pass)
             else:
+                await self._stop_denied_former(one_pass)
                 await self._tell_what_was_found(one_pass)
                 await self._act(one_pass)
         except EngineUnavailable as error:
@@ -309,10 +313,25 @@ class Reconciler:
             if container.status in ALIVE:
                 await self._carry_out(one_pass, Stop(container))
 
+    async def _stop_denied_former(self, one_pass: "_Pass") -> None:
+        """Stop what runs of a former spec that is denied, where that is wanted.
+
+        What the recorded one asks for is allowed, but may never come to run in its place.
+        """
+        former = one_pass.tenant.applied
+        if not self._is_stopping_denied or former is None or former == one_pass.tenant.spec:
+            return
+        if not self._faults(one_pass.tenant, former):
+            return
+        one_pass.denied_former = former.fingerprint
+        for container in one_pass.containers:
+            if container.status in ALIVE and container.fingerprint == former.fingerprint:
+                await self._carry_out(one_pass, Stop(container))
+
     async def _tell_what_was_found(self, one_pass: "_Pass") -> None:
         """Tell of a change that no tenant event asked for, before anything is done about it."""
         tenant = one_pass.tenant
-        if not tenant.is_answered:
+        if not tenant.is_answered or one_pass.is_on_denied_former:
             return
         finding = assess(tenant, one_pass.containers, self._clock.steady(), self._rules)
         seen = finding.container
@@ -381,7 +400,9 @@ class Reconciler:
                 await self._create(one_pass, role, wanted)
             case Start(container):
                 self._check_former(one_pass.tenant, container)
+                one_pass.under_way = Reason.START_FAILED
                 started = await engine.start(container)
+                one_pass.under_way = None
                 self._see(one_pass, one_pass.containers_with(container, started))
             case Stop(container, is_hurried):
                 stopped = await engine.stop(container, is_hurried=is_hurried)
@@ -394,7 +415,9 @@ class Reconciler:
             case Rename(container, role):
                 one_pass.exchange(container, await engine.rename(container, role))
             case Adjust(container, wanted):
+                one_pass.under_way = Reason.CREATE_FAILED
                 adjusted = await engine.adjust(container, wanted)
+                one_pass.under_way = None
                 one_pass.tenant = _with_applied_known(one_pass.tenant, container)
                 one_pass.exchange(container, adjusted)
             case _:
@@ -418,6 +441,7 @@ class Reconciler:
     async def _create(self, one_pass: "_Pass", role: Role, spec: TenantSpec) -> None:
         tenant = one_pass.tenant
         await self._engine.prepare(tenant.tenant_id, spec)
+        one_pass.under_way = Reason.CREATE_FAILED
         created = await self._engine.create(
             tenant.tenant_id,
             spec,
@@ -426,24 +450,35 @@ class Reconciler:
             # The same until one is recorded: so a try whose answer was lost is known again.
             serial=tenant.made + _SERIAL_STEP[role],
         )
+        one_pass.under_way = None
         one_pass.containers = (*one_pass.containers, created)
         one_pass.tenant = _with_recorded(tenant, (created,))
 
     def _lose_sight(self, one_pass: "_Pass", error: EngineUnavailable) -> None:
         """Tell those who wait for an answer that the engine is away; the others wait quietly."""
         one_pass.is_in_sight = False
+        tenant, under_way = one_pass.tenant, one_pass.under_way
+        if under_way is not None:
+            losses = self._losses.count(tenant.tenant_id, tenant.revision)
+            if losses >= MOST_LOSSES:
+                words = f"the engine was lost over this tenant's request, {losses} times in a row"
+                lost = EngineError(under_way, f"{words}: {error}", is_transient=True)
+                self._set_back(one_pass, lost, delay=self._backoff.seconds(_LONGEST_ATTEMPT))
+                return
         if one_pass.tenant.is_answered and one_pass.tenant.setback is None:
             self._come_back(one_pass, self._backoff.seconds(_QUIET_ATTEMPT))
             return
         self._set_back(one_pass, error)
 
-    def _set_back(self, one_pass: "_Pass", error: EngineError) -> None:
+    def _set_back(
+        self, one_pass: "_Pass", error: EngineError, *, delay: float | None = None
+    ) -> None:
         tenant = one_pass.tenant
         earlier = one_pass.committed.setback
         attempt = earlier.attempt + 1 if earlier is not None else 1
         setback = Setback(attempt, Reason(error.reason), str(error), None)
         if error.is_transient:
-            delay = self._backoff.seconds(attempt)
+            delay = self._backoff.seconds(attempt) if delay is None else delay
             setback = self._stopwatch.put_off(tenant.tenant_id, setback, delay)
             self._come_back(one_pass, delay)
         one_pass.tenant = replace(tenant, setback=setback)
@@ -459,7 +494,7 @@ class Reconciler:
     async def _conclude(self, one_pass: "_Pass") -> None:
         if not one_pass.is_in_sight:
             finding = _unreachable(one_pass.tenant)
-        elif one_pass.is_denied:
+        elif one_pass.is_denied or one_pass.is_on_denied_former:
             finding = _denied(one_pass.tenant, one_pass.containers)
         else:
             now = self._clock.steady()
@@ -467,6 +502,7 @@ class Reconciler:
         if finding.look_in_seconds is not None:
             self._come_back(one_pass, finding.look_in_seconds)
         if _has_succeeded(finding):
+            self._losses.forget(one_pass.tenant.tenant_id)
             one_pass.tenant = replace(one_pass.tenant, setback=None)
         setback = one_pass.tenant.setback
         if setback is not None and setback.due is not None:
@@ -481,6 +517,7 @@ class Reconciler:
         """Forget a tenant that is gone; the last of its engine events may be still to come."""
         self._observed_at.pop(tenant_id, None)
         self._stopwatch.forget(tenant_id)
+        self._losses.forget(tenant_id)
         self._deleted.append(tenant_id)
         if len(self._deleted) > _MOST_DELETED:
             self._seen.pop(self._deleted.popleft(), None)
@@ -585,8 +622,19 @@ class _Pass:
     gone: list[ContainerId] = field(default_factory=list)
     is_in_sight: bool = False
     is_denied: bool = False
+    denied_former: str | None = None
+    """The fingerprint of a former spec that nothing may run of any more."""
+    under_way: Reason | None = None
+    """What a failure of the request would be called that makes, starts or changes a container."""
     is_cleaning_up: bool = False
     due: float | None = None
+
+    @property
+    def is_on_denied_former(self) -> bool:
+        """Whether the tenant has nothing else; that we stopped it explains its end."""
+        return bool(self.containers) and all(
+            seen.fingerprint == self.denied_former for seen in self.containers
+        )
 
     def come_back(self, due: float) -> None:
         """Have the next pass at this time, or earlier if it was so already."""

@@ -4,6 +4,7 @@ Pure functions over values. Every accepted tenant event is answered; beyond that
 since the last status is told. The reconciler commits what `tell` returns; the ledger numbers it.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,8 +22,11 @@ from consumer.model import (
     Status,
     Tenant,
     TenantSpec,
+    Transport,
 )
 
+_MOST_EXPOSED: Final = 256
+"""As many as a document may have; a range of an image's would be megabytes in each status."""
 _ASKS_WHY: Final = frozenset(
     {
         Reason.EXITED,
@@ -247,7 +251,10 @@ def report(container: Container | None) -> ContainerReport | None:
 
 
 def named_ports(spec: TenantSpec | None, container: Container | None) -> tuple[BoundPort, ...]:
-    """Return the ports as the engine bound them, with the names that the tenant gave them."""
+    """Return the ports as the engine bound them, with the names that the tenant gave them.
+
+    Of those that an image exposes, and nobody asked for, not more than the first few hundred.
+    """
     if container is None:
         return ()
     wanted = spec.ports if spec is not None else ()
@@ -264,5 +271,17 @@ def named_ports(spec: TenantSpec | None, container: Container | None) -> tuple[B
                 loose.get((port.container_port, port.protocol)),
             ),
         )
-        for port in container.ports
+        for port in _told_ports(container, loose)
     )
+
+
+def _told_ports(
+    container: Container, wanted: Mapping[tuple[int, Transport], str | None]
+) -> Iterator[BoundPort]:
+    left = _MOST_EXPOSED
+    for port in container.ports:
+        if port.host_port is None and (port.container_port, port.protocol) not in wanted:
+            left -= 1
+            if left < 0:
+                continue
+        yield port

@@ -377,7 +377,11 @@ class DockerEngine:
             bind_address=self._network.bind_address,
             secrets_volume=naming.secrets_volume(uuid4().hex),
         )
-        document = override(document, self._images.brought_by(spec.image))
+        brought = self._images.brought_by(spec.image)
+        if brought.excess is not None:
+            message = f"{_CREATE}: the image {spec.image} {brought.excess}"
+            raise EngineError(Reason.CREATE_FAILED, message, is_transient=False)
+        document = override(document, brought)
         try:
             async with self._client.asking(
                 "create", self._limits.request_seconds, may_hang=True

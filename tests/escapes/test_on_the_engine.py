@@ -1,6 +1,7 @@
 """The table of ways out, on a real engine: what is let in has the effect that stands there."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from consumer.adapters.docker import DockerEngine
 from consumer.adapters.docker_client import Endpoint
 from consumer.adapters.docker_spec import Naming
-from consumer.model import Role, TenantEvent
+from consumer.errors import EngineError
+from consumer.model import Reason, Role, TenantEvent
 from consumer.policy import Admission
 from deploy.lab.docker_cli import DockerCli
 from deploy.lab.servers import DockerHost
@@ -50,6 +52,32 @@ def test_what_is_let_in_has_this_effect_and_no_other(
     assert found(shown, passes.at) == passes.shows
     for key in ("Privileged", "PidMode", "IpcMode", "UsernsMode", "CapAdd", "Devices"):
         assert found(shown, f"HostConfig.{key}") in (False, "", "private", None, []), key
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("EXPOSE 1-40000", "has 40000 ports, at most 20000"),
+        (f"VOLUME {json.dumps([f'/v/{number}' for number in range(300)])}", "has 300 volumes"),
+    ],
+    ids=["ports", "volumes"],
+)
+def test_an_image_that_brings_too_much_makes_no_container(
+    docker_host: DockerHost, docker: DockerCli, change: str, words: str
+) -> None:
+    """Hundreds of thousands of ports cost the engine a minute, and each status event 25 MB."""
+    image = "landlord-test/much:1"
+    docker.import_image(image, (change,))
+    body = make_document(image=image)
+    event = Admission(defaults=DEFAULTS, policy=POLICY).admit(make_delivery(1, body=body))
+
+    with pytest.raises(EngineError, match=words) as refused:
+        asyncio.run(make(docker_host, event))
+
+    docker.run("rmi", image)
+    assert refused.value.reason == Reason.CREATE_FAILED
+    assert not refused.value.is_transient
+    assert docker.containers(f"{PREFIX}.owner={PREFIX}") == []
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,23 @@ def test_the_images_own_check_goes_on_at_another_pace() -> None:
         "Labels": {},
         "Healthcheck": {"Interval": SECOND},
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "excess"),
+    [
+        ({"ExposedPorts": {f"{n}/tcp": {} for n in range(20_000)}}, None),
+        ({"ExposedPorts": {f"{n}/tcp": {} for n in range(20_001)}}, "has 20001 ports"),
+        ({"Volumes": {f"/{n}": {} for n in range(256)}}, None),
+        ({"Volumes": {f"/{n}": {} for n in range(257)}}, "has 257 volumes"),
+        ({"Labels": {"a": "x" * 1_000_000}}, None),
+        ({"Labels": {f"a{n}": "x" * 1000 for n in range(2000)}}, "characters of labels"),
+    ],
+)
+def test_an_image_that_brings_too_much_is_told(
+    config: dict[str, object], excess: str | None
+) -> None:
+    """What cannot be overridden is work for the engine and for whoever lists containers."""
+    found = inherited({"Config": config}, RESERVED).excess
+
+    assert found is None if excess is None else excess in str(found)

@@ -607,6 +607,49 @@ async def test_who_waits_for_an_answer_is_told_that_the_engine_is_away(bench: Be
     assert await bench.told() == [("failed", "engine_unavailable"), STARTED]
 
 
+@pytest.mark.parametrize("request_", ["create", "start"])
+async def test_what_takes_the_engine_down_again_and_again_waits_longest(
+    bench: Bench, request_: str
+) -> None:
+    """Whoever wakes it: every other tenant would be lost with it each time."""
+    await bench.want(EventKind.CREATED, OLD)
+    delays = []
+    for _ in range(3):
+        bench.engine.fail(request_, EngineUnavailable("connection reset"))
+        due_in = await bench.one_pass()
+        assert due_in is not None
+        delays.append(due_in)
+        tries = len(bench.engine.calls)
+        if due_in == 60:
+            bench.clock.advance(30)
+            await bench.one_pass()
+            since = [call.operation for call in bench.engine.calls[tries:]]
+            assert {"create", "start"}.isdisjoint(since)
+            due_in = 30.001
+        bench.clock.advance(due_in)
+
+    await bench.settle()
+
+    assert delays == [1, 60, 60]
+    lost = ("failed", f"{request_}_failed")
+    assert await bench.told() == [("failed", "engine_unavailable"), lost, lost, STARTED]
+    assert "2 times in a row" in str((await bench.bodies())[1]["message"])
+
+
+async def test_a_new_intention_is_tried_at_once_though_the_last_lost_the_engine(
+    bench: Bench,
+) -> None:
+    """Another document may be another matter; what succeeds is counted no more."""
+    for spec in (OLD, NEW):
+        await bench.want(EventKind.UPDATED, spec)
+        bench.engine.fail("create", EngineUnavailable("connection reset"))
+        assert await bench.one_pass() == 1
+
+    await bench.settle()
+
+    assert (await bench.told())[-1] == STARTED
+
+
 async def test_an_engine_lost_during_a_pull_tells_of_no_missing_container(bench: Bench) -> None:
     """A container that was never made was not removed by someone else."""
     bench.engine.fail("prepare", EngineUnavailable("connection reset"))
@@ -1089,6 +1132,25 @@ async def test_a_former_container_that_the_policy_is_against_is_no_fallback(benc
         seen.status is not ContainerStatus.RUNNING for seen in bench.engine.containers(TENANT_ID)
     )
     assert "not allowed any more" in str((await bench.bodies())[-1]["message"])
+
+
+async def test_a_fallback_that_the_policy_is_against_is_stopped_where_it_says_so(
+    bench: Bench,
+) -> None:
+    """An update that cannot be had keeps alive nothing that was withdrawn since."""
+    await bench.running(OLD)
+    await bench.want(EventKind.UPDATED, NEW)
+    bench.engine.fail("create", NO_START)
+    await bench.one_pass()
+    before = bench.engine.only.status
+    tightened(bench, against=OLD, is_stopping=True)
+    bench.engine.fail("create", NO_START)
+
+    await bench.one_pass()
+    await bench.one_pass()
+
+    assert (before, bench.engine.only.status) == (ContainerStatus.RUNNING, ContainerStatus.EXITED)
+    assert (await bench.told())[-1][0] == "failed"
 
 
 # --- flapping ---------------------------------------------------------------------------------

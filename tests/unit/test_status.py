@@ -361,3 +361,19 @@ def test_ports_carry_the_names_that_the_tenant_gave() -> None:
     names = [port.name for port in named_ports(spec, container)]
 
     assert names == ["http", "http-too", "dns", None]
+
+
+def test_of_a_range_that_an_image_exposes_the_first_are_told() -> None:
+    """And all that the tenant asked for, or that is published."""
+    exposed = tuple(BoundPort(number, Transport.UDP) for number in range(1, 20_001))
+    bound = (*exposed, BoundPort(20_001, Transport.TCP, "0.0.0.0", 8080))
+    spec = make_spec(ports=(PortMapping(20_000, protocol=Transport.UDP, name="last"),))
+    container = make_container(ports=bound, status=ContainerStatus.RUNNING, health=Health.NONE)
+
+    told = named_ports(spec, container)
+
+    assert [port.container_port for port in told[:256]] == list(range(1, 257))
+    assert [(port.container_port, port.name) for port in told[256:]] == [
+        (20_000, "last"),
+        (20_001, None),
+    ]
