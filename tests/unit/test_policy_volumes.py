@@ -129,6 +129,20 @@ def test_a_link_leads_where_it_leads(tmp_path: Path) -> None:
         assert not may(path), path
 
 
+def test_no_path_is_too_deep_to_be_followed(tmp_path: Path) -> None:
+    """Neither one that is not there, nor a chain of links without end, is a fault of ours."""
+    own = tmp_path / "acme"
+    own.mkdir()
+    link = own / "end"
+    for number in range(1500):
+        (own / f"link-{number}").symlink_to(link)
+        link = own / f"link-{number}"
+    volumes = Volumes((f"{tmp_path}/{{tenant_id}}",), resolve=follow_links)
+
+    assert volumes.fault(f"{own}{'/a' * 1500}:/x", "acme") is None
+    assert volumes.fault(f"{link}:/x", "acme") is not None
+
+
 def test_a_prefix_that_is_a_link_itself_opens_where_it_leads(tmp_path: Path) -> None:
     """The operator's own links are the operator's."""
     (tmp_path / "disk" / "acme" / "real").mkdir(parents=True)
