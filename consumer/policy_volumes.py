@@ -11,7 +11,7 @@ prefix that is mounted whole leaves nothing to be exchanged.
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -120,6 +120,16 @@ def shared_faults(entries: Sequence[str], mounted: Sequence[str] = ()) -> Iterat
                         "that it leaves leads whoever mounts this anywhere on the host: keep them "
                         f"apart, or say {_ALL_THE_SAME}"
                     )
+
+
+def kept_faults(entries: Sequence[str], kept: Iterable[str]) -> Iterator[str]:
+    """Say of each entry which of these places of ours some tenant's id would open."""
+    for entry in entries:
+        path = opening(entry)
+        for place in kept if path.is_path else ():
+            pairs = zip(path.source.split("/"), place.rstrip("/").split("/"), strict=False)
+            if path.source == "/" or all(one == its or _could_be(one, its) for one, its in pairs):
+                yield f"{entry}: {place} lies there, or above, which no tenant may come at"
 
 
 def _meet(one: str, other: str) -> bool:

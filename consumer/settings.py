@@ -35,7 +35,7 @@ from typing_extensions import override
 
 from consumer.errors import Fault, SettingsError
 from consumer.policy_options import LEAST_LOG_BYTES, size_bytes
-from consumer.policy_volumes import shared_faults
+from consumer.policy_volumes import kept_faults, shared_faults
 
 PREFIX: Final = "LANDLORD_"
 CONFIG_VARIABLE: Final = "LANDLORD_CONFIG"
@@ -344,6 +344,11 @@ class Compute(_Group):
 
     @model_validator(mode="after")
     def _check_volumes(self) -> Self:
+        # A publisher chooses the ids, and so what `{tenant_id}` stands for.
+        secrets = self.docker.secrets_dir
+        kept = [str(secrets)] if secrets is not None else []
+        for fault in kept_faults(self.policy.volumes, kept):
+            raise ValueError(f"policy.volumes: {fault}")
         if self.policy.shared_volumes:
             return self
         lists = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consumer.adapters.surroundings import follow_links, follow_links_below
-from consumer.policy_volumes import Volumes, folders, shared_faults
+from consumer.policy_volumes import Volumes, folders, kept_faults, shared_faults
 
 OWN = "/srv/tenants/{tenant_id}"
 
@@ -225,6 +225,28 @@ def test_a_folder_that_is_not_there_says_nothing_of_links(tmp_path: Path) -> Non
 
     assert unseen is not None
     assert Volumes((entry,), resolve=resolve).fault(below, "acme") is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "place", "is_told"),
+    [
+        ("/srv/{tenant_id}", "/srv/landlord/secrets", True),
+        ("/srv/{tenant_id}", "/srv/secrets", True),
+        ("/srv/secrets/{tenant_id}:ro", "/srv/secrets", True),
+        ("/srv:ro", "/srv/secrets/", True),
+        ("/srv/secrets/a:ro", "/srv/secrets", True),
+        ("/", "/srv/secrets", True),
+        ("/srv/of-{tenant_id}", "/srv/secrets", False),
+        ("/srv/tenants/{tenant_id}", "/srv/secrets", False),
+        ("/srv/sec:ro", "/srv/secrets", False),
+        ("{tenant_id}", "/srv/secrets", False),
+    ],
+)
+def test_an_entry_that_opens_a_place_of_ours_is_told(
+    entry: str, place: str, *, is_told: bool
+) -> None:
+    """Also one that does so for a single id: publishers choose the ids."""
+    assert bool(list(kept_faults((entry,), (place,)))) is is_told
 
 
 def test_the_folders_that_have_to_be_there_are_known() -> None:

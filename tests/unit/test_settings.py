@@ -401,6 +401,13 @@ def test_a_certificate_comes_with_its_key(name: str) -> None:
             id="number for a list",
         ),
         pytest.param(
+            "compute: {docker: {secrets_dir: /srv/ll/secrets}, "
+            "policy: {volumes: ['/srv/{tenant_id}']}}",
+            "compute.policy.volumes: /srv/{tenant_id}: /srv/ll/secrets lies there, or above, "
+            "which no tenant may come at",
+            id="volumes where the secrets are",
+        ),
+        pytest.param(
             "compute: {policy: {images: '{}'}}",
             "compute.policy.images: has to be a list, got {}",
             id="map for a list",
