@@ -8,7 +8,7 @@ that what is passed on is what came.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -184,6 +184,38 @@ def entries(table: bytes) -> list[Entry]:
         found.append((table[offset + 1 : name_end], table[name_end:value_end]))
         offset = value_end
     return found
+
+
+def renamed(table: bytes, name_of: Callable[[bytes], bytes]) -> bytes | None:
+    """Return the table with each header under the name its own becomes; None if that is too long.
+
+    What keeps its name is copied as it lies: of tens of thousands it costs as little as can be.
+    Raises Malformed.
+    """
+    parts: list[bytes] = []
+    has_fit = True
+    offset, copied, end = _U32.size, _U32.size, len(table)
+    if _length(table, 0) != end - offset:
+        raise Malformed("the table's length is not that of its bytes")
+    while offset < end:
+        name_end = offset + 1 + table[offset]
+        name = table[offset + 1 : name_end]
+        other = name_of(name)
+        if other is not name:
+            has_fit = has_fit and len(other) <= _LONGEST_NAME
+            parts += (table[copied:offset], bytes((len(other) & 0xFF,)), other)
+            copied = name_end
+        offset = name_end + _value_size(table, name_end, end)
+        if offset > end:
+            raise Malformed("a header is cut off")
+    body = b"".join((*parts, table[copied:]))
+    return _U32.pack(len(body)) + body if has_fit else None
+
+
+def joined(table: bytes, headers: Iterable[Entry]) -> bytes:
+    """Return the table with these headers after its own."""
+    body = table[_U32.size :] + table_of(headers)[_U32.size :]
+    return _U32.pack(len(body)) + body
 
 
 def table_of(headers: Iterable[Entry]) -> bytes:

@@ -20,8 +20,10 @@ from consumer.content_header import (
     bytes_entry,
     entries,
     join,
+    joined,
     number_entry,
     read,
+    renamed,
     short_text,
     split,
     table_of,
@@ -158,15 +160,14 @@ def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> by
     said.append(text_entry(_ROUTING_KEY, delivery.routing_key))
     try:
         parts = split(delivery.raw_properties)
-        headers = _headers(parts)
+        kept = renamed(parts.get("headers", NO_HEADERS), _kept_name)
     except Malformed:
-        parts, headers = {}, []
+        parts, kept = {}, NO_HEADERS
         said.append(bytes_entry(_ODD_PROPERTIES, delivery.raw_properties))
     for name, header in (("expiration", _EXPIRATION), ("user_id", _USER_ID)):
         value = parts.pop(name, None)
         if value is not None:
             said.append(_as_entry(header, value[1:]))
-    kept = [(_kept_name(name), value) for name, value in headers]
     parts["delivery_mode"] = _PERSISTENT
     said.append(text_entry(LETTER_ID, letter_id))
     return _fitting(parts, kept, said, most_bytes)
@@ -193,14 +194,14 @@ def _unrouted(name: bytes) -> bytes:
 
 
 def _fitting(
-    parts: Mapping[str, bytes], kept: Sequence[Entry], said: Sequence[Entry], most_bytes: int
+    parts: Mapping[str, bytes], kept: bytes | None, said: Sequence[Entry], most_bytes: int
 ) -> bytes:
     """Return it whole; else without the original's headers, and at last without its properties."""
-    whole = join({**parts, "headers": table_of([*kept, *said])})
-    has_names = all(len(name) <= _LONGEST_NAME for name, _ in kept)
-    if len(whole) <= most_bytes and has_names:
-        return whole
-    size = len(table_of(kept))
+    if kept is not None:
+        whole = join({**parts, "headers": joined(kept, said)})
+        if len(whole) <= most_bytes:
+            return whole
+    size = len(parts.get("headers", NO_HEADERS))
     note = text_entry(_HEADERS_DROPPED, f"{size} bytes of headers are too long to send")
     table = table_of([note, *(entry for entry in said if entry[0] != _ODD_PROPERTIES.encode())])
     less = join({**parts, "headers": table})

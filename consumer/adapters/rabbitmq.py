@@ -42,7 +42,7 @@ from consumer.adapters.rabbitmq_topology import (
 )
 from consumer.adapters.settled import Settled
 from consumer.errors import BrokerError, MessageRefused, TopologyMismatch
-from consumer.faults import for_ever
+from consumer.faults import for_ever, trace_of
 from consumer.letters import letter_properties
 from consumer.messages import DeadLetter, Delivery, status_headers
 from consumer.model import OutboxEntry
@@ -273,7 +273,7 @@ class RabbitMQ:
             room.cancel()
         if not self._is_taking or lost.done():
             return
-        take = self._taker(intake)
+        take = self._taker(intake, lost)
         with translated(self._link):
             try:
                 async with asyncio.timeout(self._link.call_seconds):
@@ -294,9 +294,17 @@ class RabbitMQ:
 
         underlay.on_consumer_cancel_callbacks.add(on_cancel)
 
-    def _taker(self, intake: _Intake) -> Callable[[DeliveredMessage], None]:
+    def _taker(
+        self, intake: _Intake, lost: "asyncio.Future[str]"
+    ) -> Callable[[DeliveredMessage], None]:
         def take(message: DeliveredMessage) -> None:
-            delivery = as_delivery(message, intake.number, self._now())
+            try:
+                delivery = as_delivery(message, intake.number, self._now())
+            except Exception as fault:  # noqa: BLE001 - nobody else would hear of it
+                # What comes after it would wait for it, for ever: it has to come again.
+                if not lost.done():
+                    lost.set_result(f"a fault of ours: {trace_of(fault)}")
+                return
             intake.arrived[delivery.tag] = delivery
             self._has_arrived.set()
 

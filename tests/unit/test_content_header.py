@@ -15,11 +15,13 @@ from consumer.content_header import (
     DEEPEST,
     EMPTY,
     MOST_VALUES,
+    NO_HEADERS,
     Malformed,
     Properties,
     entries,
     join,
     read,
+    renamed,
     split,
     table_of,
     text_entry,
@@ -277,3 +279,30 @@ def test_a_time_in_milliseconds_is_told() -> None:
     told: Properties = read(join({"timestamp": struct.pack(">Q", 1_795_514_400_123)}))
 
     assert told.values["timestamp"] == datetime(2026, 11, 24, 10, 0, 0, 123000, tzinfo=UTC)
+
+
+def _of_another_name(name: bytes) -> bytes:
+    return b"z" * 20 + name if len(name) % 2 else name
+
+
+@pytest.mark.parametrize("seed", range(0, 3000, 25))
+def test_a_table_is_renamed_as_its_headers_are(seed: int) -> None:
+    """One by one or as it lies, the bytes are the same; or some name does not fit."""
+    for number in range(seed, seed + 25):
+        try:
+            table = split(raw_message(number).properties).get("headers", NO_HEADERS)
+            found = [(_of_another_name(name), value) for name, value in entries(table)]
+        except Malformed:
+            continue
+        has_fit = all(len(name) <= 255 for name, _ in found)
+
+        assert renamed(table, _of_another_name) == (table_of(found) if has_fit else None)
+
+
+@pytest.mark.parametrize("table", [b"\0\0\0\5\1aV", b"\0\0\0\4\1aS\0", b"\0\0\0\3\1aZ"])
+def test_a_table_that_breaks_off_is_not_renamed(table: bytes) -> None:
+    """As it has no headers either."""
+    with pytest.raises(Malformed):
+        entries(table)
+    with pytest.raises(Malformed):
+        renamed(table, _of_another_name)

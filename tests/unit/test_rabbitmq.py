@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 import pytest
@@ -33,13 +34,13 @@ class AckChannel:
         self.acked.append((tag, multiple))
 
 
-def adapter() -> RabbitMQ:
+def adapter(now: Callable[[], datetime] = lambda: MOMENT) -> RabbitMQ:
     """Return an adapter that is not connected."""
     return RabbitMQ(
         link=BrokerLink(url="amqp://127.0.0.1"),
         topology=Topology(),
         source="/test",
-        now=lambda: MOMENT,
+        now=now,
         on_change=lambda _: None,
     )
 
@@ -50,7 +51,8 @@ def open_session(
     """Have a session; return what takes its messages."""
     session = _Intake(number, AckChannel(), broker._new_share(), {})  # type: ignore[arg-type]  # acks alone
     broker._intake = session
-    return broker._taker(session), session
+    lost = asyncio.get_running_loop().create_future()
+    return broker._taker(session, lost), session
 
 
 def arrived(tag: int, message: RawMessage, session: _Intake) -> DeliveredMessage:
@@ -168,3 +170,21 @@ async def test_who_waits_for_a_batch_is_woken_by_the_first_message() -> None:
 
     (delivery,) = await waiting
     assert delivery.faults
+
+
+async def test_a_message_that_is_lost_on_its_way_in_ends_its_session() -> None:
+    """By a fault that nobody foresaw: it comes again, and what is behind it waits for no gap."""
+
+    def now() -> datetime:
+        raise KeyError("s3cr3t")
+
+    broker = adapter(now)
+    session = _Intake(1, AckChannel(), broker._new_share(), {})  # type: ignore[arg-type]  # acks alone
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    take = broker._taker(session, lost)
+
+    for tag, message in enumerate(MESSAGES[:2], 1):
+        take(arrived(tag, message, session))
+
+    assert lost.result().startswith("a fault of ours: KeyError at")
+    assert "s3cr3t" not in lost.result()
