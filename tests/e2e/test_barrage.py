@@ -10,7 +10,7 @@ from tests.faults.barrage import barrage, rank
 pytestmark = [pytest.mark.docker, pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 
 COUNT = 2_000
-MOST_SECONDS = 5.0
+MOST_SECONDS = 15.0
 """Usual are a few tenths; machines that run tests are not always quiet."""
 
 
@@ -24,5 +24,5 @@ async def test_whatever_comes_is_answered_or_dead_lettered_and_holds_up_nobody(
     assert report.letters > COUNT // 2
     assert report.busy
     assert rank(report.busy, 0.99) < MOST_SECONDS
-    assert rank(report.answers, 0.99) < 1.0
+    assert rank(report.answers, 0.99) < 3.0
     assert max(report.memory) < 256 * 1024
