@@ -181,7 +181,7 @@ def publish(
     """
     from consumer.adapters.rabbitmq_operator import OutgoingEvent, publish_tenant_event
     from consumer.settings import load
-    from consumer.wiring import broker_link, topology
+    from consumer.wiring import operators_link, topology
 
     settings = load(config)
     body, content_type = _read_body(file, tenant)
@@ -191,7 +191,7 @@ def publish(
         content_type=content_type,
         event_id=event_id or str(uuid4()),
     )
-    asyncio.run(publish_tenant_event(broker_link(settings), topology(settings), event))
+    asyncio.run(publish_tenant_event(operators_link(settings), topology(settings), event))
     told = {"event_id": event.event_id, "type": event.kind.value}
     print(json.dumps(told) if as_json else harmless(event.event_id))
 

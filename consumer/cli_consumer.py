@@ -13,11 +13,11 @@ from typing import Final
 from consumer.adapters.compute_api import ask
 from consumer.adapters.rabbitmq_operator import watch_statuses
 from consumer.errors import BrokerError, ConsumerError, LoginRefused
-from consumer.harmless import harmless
+from consumer.harmless import in_its_place, in_one_line
 from consumer.model import Document
 from consumer.settings import Settings
 from consumer.terminal import live_table, print_table, say
-from consumer.wiring import broker_link, http_token, http_url, topology
+from consumer.wiring import http_token, http_url, operators_link, topology
 
 COLUMNS: Final = ("tenant", "state", "reason", "wanted", "message")
 _FIELDS: Final = ("tenant_id", "state", "reason", "desired", "message")
@@ -39,7 +39,7 @@ async def watch_events(settings: Settings, wanted: Wanted, *, as_json: bool) -> 
     try:
         async with asyncio.timeout(wanted.timeout_seconds):
             async for status in _statuses(settings, wanted.tenant):
-                print(json.dumps(status) if as_json else harmless(_line(status)), flush=True)
+                print(json.dumps(status) if as_json else status_line(status), flush=True)
                 shown += 1
                 if shown == wanted.count:
                     return
@@ -48,7 +48,7 @@ async def watch_events(settings: Settings, wanted: Wanted, *, as_json: bool) -> 
 
 
 async def _statuses(settings: Settings, tenant: str | None) -> AsyncIterator[Document]:
-    link = broker_link(settings)
+    link = operators_link(settings)
     has_watched = False
     while True:
         try:
@@ -56,8 +56,10 @@ async def _statuses(settings: Settings, tenant: str | None) -> AsyncIterator[Doc
                 say(f"watching {link.place}")
                 has_watched = True
                 async for body in bodies:
-                    status = json.loads(body)
-                    if tenant in (None, status.get("tenant_id")):
+                    status = read_status(body)
+                    if status is None:
+                        say("something came that is no status event")
+                    elif tenant in (None, status.get("tenant_id")):
                         yield status
         except LoginRefused:
             raise
@@ -68,9 +70,20 @@ async def _statuses(settings: Settings, tenant: str | None) -> AsyncIterator[Doc
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _line(status: Document) -> str:
-    state = f"{status['state']}/{status['reason']}"
-    return f"{status['occurred_at']}  {status['tenant_id']}  {state}  {status['message']}"
+def read_status(body: bytes) -> Document | None:
+    """Return the status event; None where somebody else sent something else."""
+    try:
+        status = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return status if isinstance(status, dict) else None
+
+
+def status_line(status: Document) -> str:
+    """Return what is printed of it: a line, and set in what further lines its message has."""
+    state = f"{status.get('state')}/{status.get('reason')}"
+    head = f"{status.get('occurred_at')}  {status.get('tenant_id')}  {state}"
+    return f"{in_one_line(head)}  {in_its_place(str(status.get('message')))}"
 
 
 async def list_tenants(settings: Settings, url: str | None, state: str | None) -> list[Document]:
@@ -80,9 +93,15 @@ async def list_tenants(settings: Settings, url: str | None, state: str | None) -
     while after is not None:
         query = f"?limit=1000&after={after}" + (f"&state={state}" if state else "")
         page = await ask_consumer(settings, url, f"/tenants{query}")
-        found = page.get("tenants")
-        listed += found if isinstance(found, list) else []
+        found, before = page.get("tenants"), after
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise ConsumerError("no list of tenants is answered; is it a consumer that was asked?")
+        listed += found
         after = page.get("next")
+        if after is not None and not (found and str(after) > str(before)):
+            raise ConsumerError(
+                "the list of tenants does not end; is it a consumer that was asked?"
+            )
     return listed
 
 
@@ -133,11 +152,11 @@ class _Told:
         """Print a line for each that is not as it was told."""
         for tenant in listed:
             now = (*_row(tenant), tenant.get("sequence"))
-            if self._last.get(str(tenant["tenant_id"])) == now:
+            if self._last.get(str(tenant.get("tenant_id"))) == now:
                 continue
-            self._last[str(tenant["tenant_id"])] = now
-            line = "  ".join(str(cell) for cell in _row(tenant))
-            print(json.dumps(tenant) if self._as_json else harmless(line), flush=True)
+            self._last[str(tenant.get("tenant_id"))] = now
+            line = "  ".join(in_its_place(str(cell)) for cell in _row(tenant))
+            print(json.dumps(tenant) if self._as_json else line, flush=True)
 
 
 def _rows(listed: list[Document]) -> list[tuple[object, ...]]:

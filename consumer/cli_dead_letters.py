@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.errors import ConsumerError, MessageRefused
-from consumer.harmless import harmless
+from consumer.harmless import harmless, in_one_line
 from consumer.model import Document
 from consumer.terminal import (
     FAILED,
@@ -83,10 +83,10 @@ def list_letters(
     from consumer.adapters.rabbitmq_letters import look_at_letters
     from consumer.letters import grouped, summary
     from consumer.settings import load
-    from consumer.wiring import broker_link, topology
+    from consumer.wiring import operators_link, topology
 
     settings = load(config)
-    letters = asyncio.run(look_at_letters(broker_link(settings), topology(settings)))
+    letters = asyncio.run(look_at_letters(operators_link(settings), topology(settings)))
     if as_json:
         for line in map(summary, letters) if each else map(asdict, grouped(letters)):
             print(json.dumps(line))
@@ -143,9 +143,9 @@ def show(
 
 async def _read(settings: "Settings", wanted: "Callable[[Letter], bool]") -> "list[Letter]":
     from consumer.adapters.rabbitmq_letters import hold_letters
-    from consumer.wiring import broker_link, topology
+    from consumer.wiring import operators_link, topology
 
-    async with hold_letters(broker_link(settings), topology(settings), wanted) as held:
+    async with hold_letters(operators_link(settings), topology(settings), wanted) as held:
         return held.letters
 
 
@@ -169,9 +169,9 @@ def _print_whole(told: Document) -> None:
     for name, value in told.items():
         if isinstance(value, dict):
             for inner, part in value.items():
-                print(harmless(f"{name}.{inner}: {part}"))
+                print(in_one_line(f"{name}.{inner}: {part}"))
         elif name != "body":
-            print(harmless(f"{name}: {'' if value is None else value}"))
+            print(in_one_line(f"{name}: {'' if value is None else value}"))
     if "body" in told:
         print("\n" + harmless(str(told["body"])))
 
@@ -254,9 +254,9 @@ async def _act(
 ) -> bool:
     """Do it to every letter that is meant; return whether all went well."""
     from consumer.adapters.rabbitmq_letters import hold_letters
-    from consumer.wiring import broker_link, topology
+    from consumer.wiring import operators_link, topology
 
-    link = broker_link(settings)
+    link = operators_link(settings)
     async with hold_letters(link, topology(settings), wanted.matches) as held:
         letters = held.letters
         if held.left:
@@ -297,5 +297,5 @@ async def _act_on(
         print(json.dumps({**summary(letter), "outcome": outcome, "trouble": trouble}), flush=True)
     else:
         line = f"{outcome}  {letter.name}  {letter.tenant_id or '-'}  {letter.reason}"
-        print(harmless(f"{line}  {trouble}" if trouble else line), flush=True)
+        print(in_one_line(f"{line}  {trouble}" if trouble else line), flush=True)
     return trouble is None

@@ -3,15 +3,16 @@
 Every connection has a deadline at any time: for the head of a request, for being idle, for taking
 what it is sent. There are at most so many, in all and of one address; who comes then takes the
 place of the one that has waited longest, of a reader that takes nothing, or of a stream that is
-open longest, in this order. Only where all of them are being answered is he refused. So nobody who
-holds connections open keeps others from an answer, and nobody uses up the process's descriptors.
+open longest, in this order, and of an address that holds many before all others. Only where all of
+them are being answered is he refused. So nobody who holds connections open keeps others from an
+answer, and nobody uses up the process's descriptors.
 `acceptor` brings the connections, `serving` makes each an HTTP server's.
 """
 
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +20,8 @@ _SHARE_OF_DESCRIPTORS: Final = 4
 """The rest is for the engine, the broker, the ledger and what libraries open."""
 _LEAST: Final = 4
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::\d{1,5})?")
+_FEW: Final = 8
+"""A browser or a scraper holds no more."""
 _PREFIX_OF_V6: Final = 64
 """Whoever has one address there has all of its network."""
 
@@ -201,20 +204,22 @@ class Connections:
             held.drop()
 
     def _make_room_in_all(self) -> bool:
-        # Of those with most connections first: who has one is not to pay for who has many.
-        for neighbours in sorted(self._of_address.values(), key=len, reverse=True):
-            if self._make_room(neighbours):
-                return True
-        return False
+        # Of those with most connections first: who has few is not to pay for who has many. Among
+        # those who have few, whose it is says nothing: what is cheapest to lose goes.
+        few = min(_FEW, self.limits.per_address // 2)
+        crowds = [held for held in self._of_address.values() if len(held) > few]
+        if any(map(self._make_room, sorted(crowds, key=len, reverse=True))):
+            return True
+        return self._make_room(self._held)
 
-    def _make_room(self, neighbours: dict[Held, None]) -> bool:
+    def _make_room(self, neighbours: Collection[Held]) -> bool:
         dropped = next(self._spare(neighbours), None)
         if dropped is None:
             return False
         dropped.drop()
         return True
 
-    def _spare(self, neighbours: dict[Held, None]) -> Iterator[Held]:
+    def _spare(self, neighbours: Collection[Held]) -> Iterator[Held]:
         yield from (held for held in neighbours if self._held[held] == WAITING)
         yield from (held for held in neighbours if held.unread_bytes)
         yield from (held for held in neighbours if self._held[held] == STREAMING)

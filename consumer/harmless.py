@@ -14,6 +14,11 @@ def harmless(text: str) -> str:
     )
 
 
+def in_its_place(text: str) -> str:
+    """Return the same with every further line set in, so that none looks like one of ours."""
+    return harmless(text).replace("\n", "\n    ")
+
+
 def in_one_line(text: str) -> str:
     """Return the same with line ends and tabs written out too, so that it is no line of its own."""
     return harmless(text).replace("\n", "\\n").replace("\t", "\\t")

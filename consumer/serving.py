@@ -119,7 +119,9 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if status < 500:
-            _log.warning("http request not understood", address=self.held.address)
+            # Not from whom: who has many addresses would write as many lines.
+            _log.warning("http request not understood")
+            _log.debug("not understood", address=self.held.address)
             words = (message or "").partition("\n")[0][:_MOST_MESSAGE]
             response = error(status, "bad_request", words or "this is no HTTP request")
         else:

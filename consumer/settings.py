@@ -385,6 +385,19 @@ class Broker(_Group):
         10, ge=1, le=600, description="between heartbeats; three missed ones end a connection"
     )
     request_seconds: Seconds = Field(10.0, description="deadline of requests and publishes")
+    _is_astray: bool = PrivateAttr(default=False)
+
+    @property
+    def is_trust_astray(self) -> bool:
+        """Whether the login was chosen, and whom to trust with it comes from a file only found."""
+        return self._is_astray
+
+    def find_astray(self, found: AbstractSet[str], chosen: AbstractSet[str]) -> None:
+        """Take what the file that happened to be there says, and what somebody chose."""
+        is_weaker = ("broker.tls.verify" in found and not self.tls.verify) or (
+            "broker.tls.ca" in found and self.tls.ca is not None
+        )
+        self._is_astray = is_weaker and "broker.url" in chosen
 
 
 class Ledger(_Group):
@@ -552,7 +565,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     else:
         faults += _above_ceilings(settings, variables)
         if not faults:
-            settings.http.find_astray(found - variables.keys(), variables.keys())
+            for group in (settings.http, settings.broker):
+                group.find_astray(found - variables.keys(), variables.keys())
             return settings
     raise SettingsError(tuple(faults))
 
@@ -626,8 +640,15 @@ def file_in_use(
 
 def _keys(tree: Mapping[str, object]) -> frozenset[str]:
     """Return the settings of the groups in the tree that somebody gave a value."""
-    groups = ((group, below) for group, below in tree.items() if isinstance(below, dict))
-    return frozenset(f"{group}.{name}" for group, below in groups for name in below)
+    return frozenset(_below(tree, ""))
+
+
+def _below(tree: Mapping[str, object], path: str) -> Iterator[str]:
+    for name, value in tree.items():
+        if path:
+            yield f"{path}{name}"
+        if isinstance(value, dict):
+            yield from _below(value, f"{path}{name}.")
 
 
 def _chosen(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -642,8 +663,17 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, objec
         chosen = Path(_USUAL_FILE)
         if not chosen.is_file():
             return {}
+    content = _parsed(chosen)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError((Fault(str(chosen), "has to be a map of settings"),))
+    return content
+
+
+def _parsed(chosen: Path) -> object:
     try:
-        content = yaml.load(chosen.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(chosen.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise SettingsError((Fault(str(chosen), f"cannot be read: {error.strerror}"),)) from None
     except yaml.YAMLError as error:
@@ -651,16 +681,13 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, objec
         line = f" (line {where.line + 1})" if where is not None else ""
         problem = _without_names(getattr(error, "problem", None) or "not readable")
         raise SettingsError((Fault(str(chosen), f"not YAML: {problem}{line}"),)) from None
+    except RecursionError:
+        raise SettingsError((Fault(str(chosen), "not YAML: too deeply nested"),)) from None
     except (AttributeError, LookupError, ValueError):
         # What the library meets in a value that is written as a date or a number, and is none; its
         # own words would quote the value.
         rule = "not YAML: a value is written as a date or a number, and is none"
         raise SettingsError((Fault(str(chosen), rule),)) from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError((Fault(str(chosen), "has to be a map of settings"),))
-    return content
 
 
 def _without_names(problem: str) -> str:

@@ -78,6 +78,21 @@ def broker_link(settings: Settings) -> BrokerLink:
     )
 
 
+def operators_link(settings: Settings) -> BrokerLink:
+    """Return where the broker is, for a command that an operator runs in whatever folder.
+
+    A login that was chosen goes to nobody whom a file that was only found would have trusted.
+    Raises ConsumerError.
+    """
+    if settings.broker.is_trust_astray:
+        raise ConsumerError(
+            "the login of broker.url is not sent to whom broker.tls in ./config.yaml would trust, "
+            "which was found in this folder and chosen by nobody: give --config config.yaml, if "
+            "it is yours"
+        )
+    return broker_link(settings)
+
+
 def check_broker_tls(settings: Settings) -> None:
     """Raise SettingsError for a file of `broker.tls` that cannot be used."""
     if not urlsplit(settings.broker.url).scheme.startswith("amqps"):

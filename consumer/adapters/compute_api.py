@@ -30,7 +30,7 @@ async def ask(base_url: str, path: str, *, token: str | None) -> tuple[int, dict
         raise ConsumerError(
             f"{base_url} cannot be asked; does the consumer run? ({error})"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConsumerError(f"{base_url}{path} did not answer in JSON") from error
     if not isinstance(document, dict):
         raise ConsumerError(f"{base_url}{path} did not answer with an object")

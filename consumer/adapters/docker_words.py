@@ -8,6 +8,7 @@ or there is more to take out than can be looked for, it is silent.
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +48,8 @@ class LastWords:
     def __init__(self, client: DockerClient, secrets: Secrets) -> None:
         self._client = client
         self._secrets = secrets
-        self._redacting = asyncio.Lock()
+        # One thread: whoever waits no longer leaves his turn to the next, never a second at work.
+        self._redacting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="redaction")
 
     async def of(self, container: Container, shown: Mapping[str, object]) -> str:
         """Return at most 2 KiB of the container's last words; `shown` is what inspect shows of it.
@@ -81,8 +83,10 @@ class LastWords:
         if secrets is None:
             return ""
         values = [*_env_values(shown), *secrets]
-        async with self._redacting:
-            return await asyncio.to_thread(_tell, said, values, extent.most_told_bytes)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._redacting, _tell, said, values, extent.most_told_bytes
+        )
 
     async def _log(self, container: Container, extent: _Extent, *, is_of_this_run: bool) -> str:
         """Return the last whole lines, of the last run alone or of those before it too."""

@@ -27,7 +27,8 @@ PIECE: Final = 64
 told of it, for a value that begins there to be known."""
 _BLOCK: Final = PIECE // 2
 """A piece holds at least one whole block, counted from the beginning of its form."""
-_MOST_CHARS: Final = 4 * 1024 * 1024
+_MOST_CHARS: Final = 16 * 1024 * 1024
+"""Of all forms together: more than those of any document that is taken."""
 _MOST_FORMS: Final = 100_000
 _LINE_ENDS: Final = re.compile(r"[\r\n]+")
 _UNCHANGED: Final = re.compile(r"[A-Za-z0-9_.~-]*")
@@ -61,12 +62,13 @@ def forms_of(values: Iterable[str]) -> Forms | None:
     forms: set[str] = set()
     chars = 0
     for value in dict.fromkeys(values):
-        chars += len(value)
-        if chars > _MOST_CHARS:
+        if len(value) > _MOST_CHARS:
             return None
         for form in _forms(value):
-            forms.add(form)
-            if len(forms) > _MOST_FORMS:
+            if form not in forms:
+                forms.add(form)
+                chars += len(form)
+            if chars > _MOST_CHARS or len(forms) > _MOST_FORMS:
                 return None
     return Forms(
         alone=frozenset(form for form in forms if len(form) < _LEAST_ANYWHERE),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.commands import command
 
 TOKEN = "s3same"
@@ -74,6 +76,26 @@ def test_a_token_is_not_sent_to_an_address_that_was_found(tmp_path: Path) -> Non
     assert TOKEN.encode() in server.heard
 
 
+@pytest.mark.parametrize("tls", ["verify: false", "ca: /tmp/ca.pem"])
+@pytest.mark.parametrize(
+    "words", [("watch",), ("publish", "deleted", "--tenant", "x"), ("dead-letters", "list")]
+)
+def test_a_login_is_not_sent_to_whom_a_found_file_trusts(
+    tmp_path: Path, tls: str, words: tuple[str, ...]
+) -> None:
+    """The certificate's check is not taken off a broker of one's own by a file in the folder."""
+    (tmp_path / "config.yaml").write_text(f"broker: {{tls: {{{tls}}}}}\n")
+    url = {"LANDLORD_BROKER__URL": f"amqps://u:{TOKEN}@127.0.0.1:1/"}
+
+    refused = command(*words, folder=tmp_path, **url)
+    chosen = command(*words, "--config", "config.yaml", folder=tmp_path, **url)
+
+    assert refused.returncode == 1
+    assert "--config config.yaml" in refused.stderr
+    assert "--config config.yaml" not in chosen.stderr
+    assert chosen.returncode != 0
+
+
 def test_a_token_does_not_follow_a_redirection(tmp_path: Path) -> None:
     """It is for the address that was asked, not for where that points."""
     with (
@@ -115,6 +137,23 @@ def test_what_a_tenant_is_told_of_cannot_rewrite_the_terminal(tmp_path: Path) ->
         assert done.returncode == 0
         assert "gone" in done.stdout
         assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param('{"tenants": [1, null], "next": null}', id="no tenants"),
+        pytest.param('{"tenants": [], "next": "a"}', id="no end"),
+        pytest.param("[" * 100_000, id="no JSON"),
+    ],
+)
+def test_who_is_no_consumer_is_told_in_one_line(tmp_path: Path, answer: str) -> None:
+    """Whatever listens there instead: no traceback, and no waiting without an end."""
+    with serving("200 OK", answer) as server:
+        done = command("tenants", "--url", f"http://127.0.0.1:{server.port}", folder=tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
 
 
 def files_of(folder: Path) -> list[dict[str, str]]:

@@ -138,6 +138,21 @@ async def test_in_all_the_crowd_makes_room() -> None:
     assert len(street.connections) == 6
 
 
+async def test_who_looks_on_does_not_pay_for_one_each_from_everywhere() -> None:
+    """A page keeps its stream, however many addresses hold an idle connection each."""
+    street = Street(HttpLimits(connections=20, per_address=10))
+    stream, idle = Wire("192.0.2.1"), Wire("192.0.2.1")
+    streams(street.comes(stream))
+    street.comes(idle)
+
+    crowd = [Wire(f"198.51.100.{number}") for number in range(1, 60)]
+    for wire in crowd:
+        street.comes(wire)
+
+    assert not stream.is_aborted
+    assert [wire.is_aborted for wire in crowd].count(False) == 19
+
+
 async def test_one_network_of_ipv6_is_one_address() -> None:
     """Whoever has one of its addresses has all."""
     street = Street()

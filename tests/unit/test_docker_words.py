@@ -3,6 +3,8 @@
 import asyncio
 import random
 import string
+import sys
+import traceback
 from typing import Final
 
 from typing_extensions import override
@@ -87,3 +89,28 @@ async def test_where_there_is_too_much_to_take_out_nothing_is_told() -> None:
 
     assert await words.tail(make_container(), shown_with("x" * 5_000_000)) == ""
     assert await words.tail(make_container(), shown_with("x" * 5_000)) == "begin\nall is well"
+
+
+def at_work() -> int:
+    """Return how many threads take values out of a text."""
+    stacks = map(traceback.extract_stack, sys._current_frames().values())
+    return sum(any(frame.filename.endswith("redaction.py") for frame in each) for each in stacks)
+
+
+async def test_who_waits_no_longer_leaves_no_second_one_at_work() -> None:
+    """Every request has a deadline; what was begun for it goes on, and the next waits for that."""
+    words = words_of(*("a" * 400 for _ in range(60)))
+    shown = shown_with(*(f"{place:05d}" + "<é" * 2000 for place in range(60)))
+    most = 0
+
+    for _ in range(6):
+        telling = asyncio.create_task(words.tail(make_container(), shown))
+        await asyncio.sleep(0.05)
+        most = max(most, at_work())
+        telling.cancel()
+    async with asyncio.timeout(60):
+        while at_work():
+            most = max(most, at_work())
+            await asyncio.sleep(0.01)
+
+    assert most == 1

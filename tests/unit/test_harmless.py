@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.harmless import harmless, in_one_line
+from consumer.harmless import harmless, in_its_place, in_one_line
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ def test_what_is_printed_cannot_rewrite_the_terminal(text: str, shown: str) -> N
 def test_words_of_others_have_no_line_of_their_own() -> None:
     """A line of ours is not to be forged."""
     assert in_one_line("no\nlandlord-consumer:\tok") == "no\\nlandlord-consumer:\\tok"
+
+
+def test_further_lines_look_like_none_of_ours() -> None:
+    """What a tenant wrote may have lines, which are set in."""
+    assert in_its_place("no\nother  running\x1b") == "no\n    other  running\\x1b"

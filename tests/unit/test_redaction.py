@@ -122,7 +122,16 @@ def test_no_values_make_a_text_take_its_time(values: list[str], line: str) -> No
 def test_more_than_can_be_looked_for_is_refused() -> None:
     """Too many characters, or too many lines: then nothing may be told."""
     assert forms_of(["x" * (4 * 1024 * 1024 + 1)]) is None
+    assert forms_of([chr(200 + place) + '\x01"<é' * 16_000 for place in range(16)]) is None
     assert forms_of(["\n".join(f"line {number}" for number in range(100_000))]) is None
+
+
+@pytest.mark.parametrize("char", ["<", '"', "\x1f", "é", "\U0001f600", "/"])
+def test_the_values_of_any_document_can_be_looked_for(char: str) -> None:
+    """Of the longest body that is taken by default, in whatever way its forms grow."""
+    most = 256 * 1024 // len(char.encode())
+
+    assert forms_of([char * (most // 2), "x" + char * (most // 2)]) is not None
 
 
 def test_a_short_value_is_no_part_of_a_word() -> None:

@@ -595,6 +595,7 @@ def test_a_variable_does_not_hide_what_is_wrong_in_the_file() -> None:
         pytest.param(b"http: [", "not YAML: ", id="no YAML"),
         pytest.param(b"a: 1\nhttp: {port: 1, port: 2}", "not YAML: duplicate key 'port' (line 2)"),
         pytest.param(b"\xff\xfe\xff", "not YAML: not readable", id="no text"),
+        pytest.param(b"[" * 20_000, "not YAML: too deeply nested", id="deep"),
         pytest.param(b"a: 2026-99-99", "not YAML: a value is written as a date", id="no date"),
         pytest.param(b"- http", "has to be a map of settings", id="a list"),
         pytest.param(b"http", "has to be a map of settings", id="a word"),
