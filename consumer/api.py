@@ -22,6 +22,7 @@ from consumer import page
 from consumer.connections import HttpLimits, host_name, is_loopback
 from consumer.contract import status_event_schema, tenant_event_schema
 from consumer.errors import ConsumerError, EngineError, LedgerError
+from consumer.exposition import Exposition
 from consumer.faults import trace_of
 from consumer.feed import Feed, FeedFull
 from consumer.messages import instant, status_document
@@ -101,7 +102,7 @@ class Api:
         self._ledger = ledger
         self._feed = feed
         self._tail = tail
-        self._metrics = metrics
+        self._exposition = Exposition(metrics)
         self._readiness = readiness
         self._observed_at = observed_at
         self._is_stale = is_stale
@@ -290,7 +291,7 @@ class Api:
 
     async def _render_metrics(self, request: web.Request) -> web.StreamResponse:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-        body, content_type = self._metrics.render(accept)
+        body, content_type = await self._exposition.of(accept)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def _describe(self, _: web.Request) -> web.StreamResponse:

@@ -194,6 +194,10 @@ class Metrics:
         """Take in what one of `PHASES` took."""
         self.startup_phase_seconds.labels(phase=phase).observe(seconds)
 
+    def content_type(self, accept: str) -> str:
+        """Return that of the format that Accept asks for; there are a few."""
+        return choose_encoder(accept)[1]
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all samples and their content type, in the format that Accept asks for."""
         encode, content_type = choose_encoder(accept)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import aiohttp
 import pytest
+from typing_extensions import override
 
 from consumer.api import Api
 from consumer.connections import HttpLimits
@@ -406,6 +407,27 @@ async def test_readyz_names_what_is_not() -> None:
         "engine": "no such socket",
         "ledger": "disk full",
     }
+
+
+class CountedMetrics(Metrics):
+    """Counts how often they are made."""
+
+    made = 0
+
+    @override
+    def render(self, accept: str) -> tuple[bytes, str]:
+        self.made += 1
+        return super().render(accept)
+
+
+async def test_who_asks_for_metrics_without_an_end_costs_little() -> None:
+    """Anybody may: they are made for the first, and then for all the others together."""
+    metrics = CountedMetrics(version="1.2.3")
+    async with asking(World(metrics=metrics)) as client:
+        replies = await asyncio.gather(*(client.get("/metrics") for _ in range(40)))
+
+    assert {reply.status for reply in replies} == {200}
+    assert metrics.made < 10
 
 
 async def test_metrics_are_text_by_default_and_openmetrics_when_asked_for() -> None:

@@ -21,7 +21,7 @@ async def test_a_consumer_at_an_ipv6_address_is_asked_there(host: str) -> None:
 def test_a_tenant_cannot_forge_the_line_of_another() -> None:
     """What its container wrote last is in the message, lines and all: they are set in."""
     forged = "2026-11-28T00:00:00.000Z  other  running/started  container started in 0.3 s"
-    status = {
+    status: dict[str, object] = {
         "tenant_id": "evil\nother",
         "state": "failed",
         "reason": "exited",
