@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 _KEPT_SECONDS: Final = 1.0
 _FIRST_PATIENCE_SECONDS: Final = 3.0
 _LEAST_PATIENCE_SECONDS: Final = 1.0
+_HURRIED_SECONDS: Final = 0.25
 _PATIENCE_FACTOR: Final = 4.0
 _FEWEST_SAMPLES: Final = 4
 _SHARE_OF_NEW: Final = 0.3
@@ -139,7 +140,7 @@ class StartGate:
         """Give a place to start the container in, and learn from how long it takes."""
         place = self._kept.pop(container_id, None) or await self._enter(self._starting)
         loop = asyncio.get_running_loop()
-        began, entries, patience = loop.time(), self._entries, self._patience()
+        began, entries, patience = loop.time(), self._entries, self._full_patience()
         was_full = len(self._places) >= self._vegas.limit
         was_alone = len(self._places) == 1
         self._be_patient(place)
@@ -159,6 +160,15 @@ class StartGate:
             self._on_change(self._vegas.limit)
 
     def _patience(self) -> float:
+        """Return how long one may take that begins now: the more hang, the sooner it gives way.
+
+        Many that hang, before others in the queue, would all take that long one after another.
+        """
+        usual, full = self._vegas.usual_seconds, self._full_patience()
+        least = min(full, max(_HURRIED_SECONDS, usual or 0.0))
+        return max(least, full / (1 + len(self._overdue)))
+
+    def _full_patience(self) -> float:
         usual = self._vegas.usual_seconds
         if usual is None:
             return _FIRST_PATIENCE_SECONDS

@@ -235,6 +235,28 @@ async def test_a_start_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.looptime
+async def test_many_that_hang_are_passed_over_sooner_and_sooner() -> None:
+    """Who comes after two dozen of them waits for seconds, also where nothing is known yet."""
+    gate = StartGate(8)
+    is_over = asyncio.Event()
+
+    async def hang(number: int) -> None:
+        async with gate.starting(str(number)):
+            await is_over.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(24):
+            group.create_task(hang(number))
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        async with gate.starting("next"):
+            waited = asyncio.get_running_loop().time() - began
+        is_over.set()
+
+    assert waited < 15
+
+
+@pytest.mark.looptime
 async def test_a_start_that_hung_teaches_no_patience() -> None:
     """One that was long in coming is not what the host usually needs: the next waits no longer."""
     gate = StartGate(1)
