@@ -54,6 +54,7 @@ _EXCHANGE: Final = "landlord-exchange"
 _ROUTING_KEY: Final = "landlord-routing-key"
 _EXPIRATION: Final = "landlord-original-expiration"
 _USER_ID: Final = "landlord-original-user-id"
+_REPLY_TO: Final = "landlord-original-reply-to"
 _ODD_PROPERTIES: Final = "landlord-original-properties"
 _HEADERS_DROPPED: Final = "landlord-headers-dropped"
 _REDELIVERIES: Final = "x-delivery-count"
@@ -63,6 +64,9 @@ _ROUTES: Final = frozenset((b"CC", b"BCC"))
 """The broker sends a message to these routing keys too, whoever publishes it."""
 _SET_ASIDE: Final = _COUNTS | _ROUTES | {_DEATHS.encode()}
 _ADDED_BY_BROKER: Final = (b"x-first-death-", b"x-last-death-")
+_DIRECT_REPLY: Final = short_text("amq.rabbitmq.reply-to")
+"""The broker closes the channel over it, unless whoever publishes takes answers there. A publisher
+by another protocol than ours is not held to that."""
 _PERSISTENT: Final = b"\2"
 _LONGEST_NAME: Final = 255
 _MOST_REPLAYS: Final = 1_000_000
@@ -149,8 +153,9 @@ class Group:
 def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> bytes:
     """Return the properties of the dead letter: the original's as they came, and what we say.
 
-    Two of them move to headers, because the broker would act upon them: `expiration` would let the
-    dead letter expire, `user_id` has to be the login of whoever publishes. What could not be sent
+    Those move to headers that the broker would act upon: `expiration` would let the dead letter
+    expire, `user_id` has to be the login of whoever publishes, a `reply_to` that names RabbitMQ's
+    direct answers would have the letter refused. What could not be sent
     (more bytes than a frame has, or none that are properties) is left out, with a note that says
     so. It is always kept durably, however it was sent.
     """
@@ -164,7 +169,10 @@ def letter_properties(letter: DeadLetter, letter_id: str, most_bytes: int) -> by
     except Malformed:
         parts, kept = {}, NO_HEADERS
         said.append(bytes_entry(_ODD_PROPERTIES, delivery.raw_properties))
-    for name, header in (("expiration", _EXPIRATION), ("user_id", _USER_ID)):
+    moved = {"expiration": _EXPIRATION, "user_id": _USER_ID}
+    if parts.get("reply_to") == _DIRECT_REPLY:
+        moved["reply_to"] = _REPLY_TO
+    for name, header in moved.items():
         value = parts.pop(name, None)
         if value is not None:
             said.append(_as_entry(header, value[1:]))
@@ -335,13 +343,20 @@ def original(letter: Letter) -> Original:
         if (before := _name_before(name, is_ours=is_ours)) is not None
     ]
     counted = number_entry(REPLAYS, letter.replays + 1)
-    parts.pop("user_id", None)
+    _leave_out_refused(parts)
     expiration = _milliseconds(telling.get(_EXPIRATION)) if is_ours else None
     if expiration is not None:
         parts["expiration"] = short_text(expiration)
     parts["delivery_mode"] = _PERSISTENT
     parts["headers"] = table_of([*headers, counted])
     return Original(body=delivery.body, properties=join(parts))
+
+
+def _leave_out_refused(parts: dict[str, bytes]) -> None:
+    """Take out what the broker would not let us publish."""
+    parts.pop("user_id", None)
+    if parts.get("reply_to") == _DIRECT_REPLY:
+        del parts["reply_to"]
 
 
 def _name_before(raw: bytes, *, is_ours: bool) -> bytes | None:
@@ -380,7 +395,7 @@ def renewed(letter: Letter) -> Original:
     else:
         headers = [(_kept_name(name), value) for name, value in headers]
         headers += [text_entry(name, value) for name, value in _said_of(letter).items()]
-    parts.pop("user_id", None)
+    _leave_out_refused(parts)
     parts["delivery_mode"] = _PERSISTENT
     parts["headers"] = table_of(headers)
     return Original(body=delivery.body, properties=join(parts))

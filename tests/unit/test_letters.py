@@ -335,6 +335,21 @@ def test_what_the_broker_would_act_upon_is_set_aside() -> None:
     assert told.headers["landlord-original-user-id"] == b"\xff"
 
 
+def test_direct_answers_of_the_broker_are_on_no_way_out() -> None:
+    """A publisher over AMQP 1.0 may ask for them; whoever publishes it again is refused."""
+    asked = lying_as(make_raw({}, reply_to="amq.rabbitmq.reply-to"))
+    usual = lying_as(make_raw({}, reply_to="answers"))
+
+    letter = read(dead(asked))
+
+    assert letter.text("reply_to") is None
+    assert letter.headers["landlord-original-reply-to"] == "amq.rabbitmq.reply-to"
+    for out in (original, renewed):
+        assert read(out(read_letter(asked, 1)).properties).text("reply_to") is None
+        assert read(out(read_letter(usual, 1)).properties).text("reply_to") == "answers"
+    assert read(dead(usual)).text("reply_to") == "answers"
+
+
 def test_a_letter_is_read_whatever_its_headers_are() -> None:
     """Of a number that is a text, a time that is a list and a death that is none."""
     odd = struct.pack(">Q", 1 << 62)
