@@ -10,7 +10,7 @@ settled is bounded by bytes, whatever the prefetch.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -507,10 +507,13 @@ class RabbitMQ:
         return self._outlet
 
     async def _confirmed(
-        self, outlet: _Outlet, name: str, sent: Awaitable[object], *, size: int = 0
+        self, outlet: _Outlet, name: str, sent: Coroutine[object, object, object], *, size: int = 0
     ) -> None:
-        # What is given up on its way arrives all the same, and would be sent again for ever.
-        seconds = self._link.call_seconds + size / _SLOWEST_BYTES
+        seconds = self._link.call_seconds
+        if size >= _LARGE_LETTER:
+            # What is given up on its way arrives all the same, and would be sent again for ever.
+            seconds += size / _SLOWEST_BYTES
+            sent = self._watched(outlet, sent)
         try:
             with translated(self._link):
                 async with asyncio.timeout(seconds):
@@ -525,6 +528,16 @@ class RabbitMQ:
             raise MessageRefused(f"not confirmed by {name}: {type(answer).__name__}")
         if self._is_blocked:
             self._set_blocked(is_blocked=False)
+
+    async def _watched(self, outlet: _Outlet, sent: Coroutine[object, object, object]) -> object:
+        """Await it; while that takes longer than an answer, find out whether the broker blocks."""
+        sending = asyncio.create_task(sent, name="publish")
+        try:
+            while not (await asyncio.wait((sending,), timeout=self._link.call_seconds))[0]:
+                await self._note_blocked(outlet)
+            return sending.result()
+        finally:
+            sending.cancel()
 
     async def _check_unblocked(self, outlet: _Outlet) -> None:
         """Raise BrokerError while the broker is known to block us.

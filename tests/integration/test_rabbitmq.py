@@ -738,6 +738,29 @@ async def test_while_publishing_is_blocked_each_is_sent_once(
     assert await side.drained(names.dead_letter) == [b"1"]
 
 
+async def test_an_alarm_is_told_while_a_large_letter_is_on_its_way(
+    broker: Broker, names: Names, side: OtherSide
+) -> None:
+    """It has more time than an answer; that the broker blocks is told no later for it."""
+    letter = make_letter(bytes(2 * 1024 * 1024))
+    async with running(make_adapter(broker.url, names, call_seconds=1.0)) as adapter:
+        await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.0000001")
+        publishing = asyncio.create_task(adapter.publish_dead_letter(letter))
+        try:
+            await until(lambda: adapter.trouble is not None)
+            trouble, is_done = adapter.trouble, publishing.done()
+        finally:
+            await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
+        await publishing
+
+        assert (trouble, is_done) == (
+            "the broker blocks publishers (a memory or disk alarm)",
+            False,
+        )
+        assert adapter.trouble is None
+    assert len(await side.drained(names.dead_letter)) == 1
+
+
 async def publish_until_confirmed(adapter: RabbitMQ) -> None:
     """Publish as the outbox does: again, until the broker says that it has it."""
     async with asyncio.timeout(15):
