@@ -2,7 +2,7 @@
 
 Beside the events goes the model: what each tenant must come to once all are applied. It knows the
 contract's rules alone: the newest intention wins, a stale generation and a duplicate change
-nothing, and what cannot be read is dead-lettered.
+nothing, and what cannot be read, or is about a tenant that nobody knows, is dead-lettered.
 """
 
 import json
@@ -107,7 +107,9 @@ class Plan:
         if roll < 0.16:
             return self._malformed()
         message = self._valid()
-        self._past.append(message)
+        # What was refused is no duplicate when it comes again.
+        if message.message_id not in self.invalid:
+            self._past.append(message)
         return message
 
     def _malformed(self) -> Message:
@@ -129,12 +131,15 @@ class Plan:
 
     def _valid(self) -> Message:
         tenant_id = self._choose_tenant()
-        expected = self.expected.setdefault(tenant_id, Expected())
         kind = self._random.choices(
             ("created", "updated", "deleted", "suspended", "resumed"), (4, 4, 2, 1, 2)
         )[0]
         message_id = self._new_id()
         body: dict[str, object] = {"tenant_id": tenant_id}
+        if kind in ("suspended", "resumed") and tenant_id not in self.expected:
+            self.invalid.add(message_id)
+            return Message(kind, tenant_id, message_id, json.dumps(body).encode())
+        expected = self.expected.setdefault(tenant_id, Expected())
         if kind in ("created", "updated"):
             body = make_document(tenant_id, container={"env": {"VERSION": str(self.events)}})
         is_stale = False
