@@ -114,6 +114,12 @@ class Nothing:
 
 
 _UP_AND_FAILED: Final = (Reason.UNHEALTHY, Reason.START_TIMEOUT)
+_STARTS_OF_ONE: Final = 5
+"""Failed tries after which a container that ran before is made anew.
+
+What an engine keeps of one that it lost can be in the way of every further start (containerd's
+"already exists", https://github.com/moby/moby/issues/36145), and nothing but another id helps.
+"""
 
 Action = Create | Start | Stop | Remove | Rename | Adjust | GiveUp | Wait | Nothing
 
@@ -247,10 +253,19 @@ def _bring_back(tenant: Tenant, container: Container, now: float, rules: Rules) 
     is_held = is_wanted(tenant, container) and is_held_back(tenant, now)
     if is_held or not is_restored(tenant, container):
         return Nothing()
+    if _starts_no_more(tenant, container):
+        return Remove(container)
     recent = recent_restarts(tenant, container, now, rules)
     if len(recent) >= rules.crash_loop_restarts:
         return Wait(until_restart_is_old(recent[0], container, now, rules))
     return Start(container)
+
+
+def _starts_no_more(tenant: Tenant, container: Container) -> bool:
+    setback = tenant.setback
+    if setback is None or tenant.spec is None or not is_wanted(tenant, container):
+        return False
+    return setback.reason is Reason.START_FAILED and setback.attempt >= _STARTS_OF_ONE
 
 
 def _limits(tenant: Tenant, container: Container, now: float) -> Action:

@@ -107,6 +107,7 @@ TOMORROW, DAY = NOW + timedelta(days=1), 86400.0
 HELD_BACK = Setback(1, Reason.START_FAILED, "failed to start container", TOMORROW, due=DAY)
 FOR_GOOD = Setback(1, Reason.UNHEALTHY, "unhealthy", None)
 DUE = Setback(1, Reason.PORT_CONFLICT, "port", NOW - timedelta(seconds=1), due=-1.0)
+STUCK = Setback(5, Reason.START_FAILED, "already exists", NOW - timedelta(seconds=1), due=-1.0)
 UNASKED = Setback(1, Reason.ENGINE_UNAVAILABLE, "away", TOMORROW, due=DAY)
 NO = RestartPolicy("no")
 
@@ -136,6 +137,19 @@ NO = RestartPolicy("no")
             [x := container(ContainerStatus.EXITED)],
             Start(x),
             id="stopped by hand: its policy would have restarted it",
+        ),
+        pytest.param(
+            tenant(setback=replace(STUCK, attempt=4)),
+            [x],
+            Start(x),
+            id="did not start again: the same one is tried",
+        ),
+        pytest.param(tenant(setback=STUCK), [x], Remove(x), id="does not start again: made anew"),
+        pytest.param(
+            tenant(setback=STUCK, spec=None),
+            [x],
+            Start(x),
+            id="does not start again, and no document to make it of",
         ),
         pytest.param(
             tenant(),
