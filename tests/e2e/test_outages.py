@@ -96,6 +96,8 @@ async def test_the_engine_is_away_for_twenty_seconds(world: World, docker_host: 
     assert "engine" in said
     assert stale["stale"] is True
     await world.subscriber.expect("through", state="running", timeout=30)
+    # A tenant may be told before the stream of engine events stands again.
+    await until(world.is_ready, seconds=30)
     await assert_true_to_the_last(world, ["through", "meanwhile"])
 
 
